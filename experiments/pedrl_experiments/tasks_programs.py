@@ -18,7 +18,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 SHORTEST: Final = 10  # a reference of fewer characters may stand in a prompt by chance
 # Between a call and its value in a prompt: `f(1) == 2`, `f(1)  # 2`, `>>> f(1)` with 2 below.
-BETWEEN: Final = r"(?:==|->|=>|=|→|➞|#|is|returns?|gives?|yields?|prints?|:)*"
+BETWEEN: Final = r"(?:==|->|=>|=|→|➞|#|is|returns?|gives?|yields?|prints?|:|`)*"
 SMALLEST: Final = Limits(0.05, 1.0, 32, 1, 1 << 10)
 LARGEST: Final = Limits(120.0, 600.0, 8192, 256, 1 << 28)
 
@@ -72,7 +72,7 @@ def shows_reference(task: Task) -> bool:
     codes = [_lines(_code(task, text)) for text in references(task)]
     # A line that goes on is other code: `return x` is no part of `return x + 1`.
     return any(
-        len(code) >= SHORTEST and re.search(rf"{re.escape(code)}(?=[\n`])", prompt)
+        len(code) >= SHORTEST and re.search(rf"{re.escape(code)}(?=[\n`'\"])", prompt)
         for code in codes
     )
 

@@ -53,7 +53,8 @@ def show_task(suite: Suite, name: str, hidden: bool, console: Console) -> None:
         PedrlError: there is no such task.
     """
     by_id = {task.id: task for task in all_tasks(suite)}
-    task = by_id.get(name) or by_id.get(f"{suite.name}/{name}")
+    name = name if name in by_id else f"{suite.name}/{name.rpartition('/')[2]}"
+    task = by_id.get(name)
     if task is None:
         raise unknown_name(f"task of suite {suite.name!r}:", name, by_id)
     console.print(task.prompt.rstrip("\n"))

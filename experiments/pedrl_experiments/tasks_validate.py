@@ -28,6 +28,7 @@ from pedrl_experiments.tasks_programs import (
 )
 from pedrl_experiments.tasks_validation import Survivor, Validation
 from pedrl_sandbox.errors import PedrlError
+from pedrl_tasks.importers.asserts import parse
 from pedrl_tasks.mutation import Mutant, mutants
 
 CHUNK: Final = 256
@@ -138,7 +139,7 @@ def _readable(found: Validation, task: Task) -> bool:
         if shows_reference(task):
             found.complain(task.id, "the prompt shows the reference: reword it")
         shown = shown_tests(task)
-        plain_program(task)
+        parse(plain_program(task)[0])
     except SyntaxError as error:
         found.complain(task.id, f"reference or tests are no Python: line {error.lineno}")
         return False
