@@ -4,7 +4,7 @@ The prompt shows the buggy program, one call that goes wrong, and the function's
 submission writes the body. The bug is a mutant of the reference that fails at least two cases of
 its task, and not all where that can be had; the shortest of these is shown, and is no hidden test
 any more. The form is that of HumanEvalFix (Muennighoff et al., arXiv:2308.07124). Left out: tasks
-whose tests are programs, and bugs that never end.
+whose tests are programs, bugs that never end, and mutants that fail by a missing name alone.
 """
 
 from collections.abc import Mapping, Sequence

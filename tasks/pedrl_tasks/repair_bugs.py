@@ -25,10 +25,12 @@ from pedrl_sandbox import JobResult, PedrlError, make_sandbox
 from pedrl_tasks.importers.asserts import parse
 from pedrl_tasks.mutation import Mutant, mutants
 
-VERSION: Final = 1  # of the way bugs are chosen
+VERSION: Final = 2  # of the way bugs are chosen
 TRIES: Final = 12  # mutants that are drawn for each bug that is wanted
 CPU_S: Final = 0.5  # a mutant that needs more is not chosen
 WIDEST: Final = 120  # characters of a call or value in a prompt
+# A name that an edit removed: the message alone says what to mend, so it is no bug to look for.
+NAMELESS: Final = ("NameError", "UnboundLocalError")
 MAX_WORKERS: Final = 4
 
 
@@ -193,11 +195,17 @@ def _drawn(one: Origin, seed: int, per_task: int) -> Iterator[Mutant]:
 def _sort(
     one: Origin, mutant: Mutant, result: JobResult, found: list[Bug], crude: list[Bug]
 ) -> None:
-    """Add a mutant to the bugs, if it fails two cases, or to the crude ones, if it fails all."""
+    """Add a mutant to the bugs, if it fails two cases, or to the crude ones, if it fails all.
+
+    One that only misses a name is neither.
+    """
     if result.status != "ok":
         return
     results = judge_cases(one.cases, result).results
     failing = [index for index, status in enumerate(results) if status != PASSED]
+    outcomes = [result.outcomes[index] for index in failing]
+    if all(outcome.kind == "raised" and outcome.note in NAMELESS for outcome in outcomes):
+        return
     if len(failing) >= 2 and (bug := _bug(one, mutant, result, failing)):
         (crude if len(failing) == len(results) else found).append(bug)
 

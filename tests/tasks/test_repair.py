@@ -217,3 +217,22 @@ def test_text_is_the_same_in_every_process() -> None:
     text = "{'k': [{'a', 'b'}, (1,), frozenset({1, 2}), set(), [], (1.5, None)]}"
     assert plain_text(value) == text
     assert eval(text) == value
+
+
+def test_a_missing_name_is_no_bug_to_look_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without `best = 0` or `y = x` every call ends in a NameError."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    name = 'id = "name"\nsplit = "test"\nentry_point = "name"\nprompt = "def name(x):\\n"\n'
+    name += 'solution = "    y = x\\n    return y\\n"\ntests = ["name(1) == 1", "name(2) == 2"]\n'
+    file = tmp_path / "small.toml"
+    file.write_text(f"{SUITE}\n[[task]]\n{name}")
+    tasks = all_tasks(Repair(str(file), per_task=12))
+    assert {task.entry_point for task in tasks} == {"gap", "clip", "name"}
+    buggy = [shown(task.prompt)[1] for task in tasks]
+    assert [
+        says for says in buggy if says in ("raised NameError", "raised UnboundLocalError")
+    ] == []
+    notes = {task.privileged.notes for task in tasks if task.entry_point == "name"}
+    assert notes == {"line 3: y -> None", "line 3: return y -> (deleted)"}
