@@ -1,12 +1,17 @@
 """Run submissions in sandboxes and judge them: every kind of tests, one batch where possible."""
 
+from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import wait
+from functools import partial
 from typing import Final
 
 from pedrl_env.checking import run_check
 from pedrl_env.grading import Accepted, ask_predicates, job_limits, jobs, judge_cases, judge_scripts
 from pedrl_env.grading_prepare import Prepared
 from pedrl_env.grading_pytest import run_pytest
+from pedrl_env.owner import Owner
+from pedrl_env.recording import Recording, read_recording, recorder_job
 from pedrl_env.records import CheckProgram, PytestProgram, Verdict
 from pedrl_sandbox import Job, JobResult, JobRunner, Packages, checker_packages, make_sandbox
 
@@ -16,11 +21,11 @@ Graded = tuple[Verdict, float]
 
 
 class Grader:
-    """Owns the sandboxes: submissions in one, trusted programs in another, pytest in a third.
+    """Owns the sandboxes: submissions in one, trusted programs in another, and those of lanes.
 
     Args:
         sandbox: name of a sandbox; each starts when it is first needed.
-        workers: submissions that run side by side.
+        workers: submissions that run side by side in a batch, and tests that ask as they go.
 
     Raises:
         PedrlError: the sandbox is not known.
@@ -28,10 +33,15 @@ class Grader:
     """
 
     def __init__(self, sandbox: str, workers: int) -> None:
-        self._name = sandbox
         self._solver = make_sandbox(sandbox, workers=workers)
         self._checker = make_sandbox(sandbox)
-        self._pytest: JobRunner | None = None
+        self._lanes = [Lane(sandbox) for _ in range(workers)]
+        self._recordings: dict[bytes, Recording | None] = {}
+
+    @property
+    def owners(self) -> list[Owner]:
+        """The threads of the lanes."""
+        return [lane.owner for lane in self._lanes]
 
     def grade(self, submissions: Sequence[tuple[Prepared, str]]) -> list[Graded]:
         """Judge every submission, a task with its program.
@@ -45,34 +55,49 @@ class Grader:
         """
         graded: dict[int, Graded] = {}
         batched: dict[int, tuple[Prepared, str]] = {}
+        asking: deque[tuple[int, Prepared, str]] = deque()
+        self._record([prepared for prepared, _ in submissions])
         for index, (prepared, program) in enumerate(submissions):
-            if isinstance(prepared.task.tests, CheckProgram | PytestProgram):
-                graded[index] = self._session(prepared, program)
+            if prepared.asks and not self._recordings.get(prepared.fingerprint):
+                asking.append((index, prepared, program))
             else:
                 batched[index] = prepared, program
-        graded |= self._batch(batched)
+        lanes = self._lanes[: len(asking)]
+        runs = [lane.owner.submit(partial(lane.work, asking, graded)) for lane in lanes]
+        try:
+            answered = self._batch(batched)
+        finally:  # no lane goes on when this call is over
+            wait(runs)
+        for run in runs:
+            run.result()
+        graded |= answered
         return [graded[index] for index in range(len(submissions))]
 
-    def _session(self, prepared: Prepared, program: str) -> Graded:
-        """Tests that ask for one answer after the other."""
-        task, cpu_s = prepared.task, 0.0
-        for _ in range(1 + RETRIES):
-            if isinstance(task.tests, PytestProgram):
-                verdict, used = run_pytest(self._solver, self._pytest_checker(), task, program)
-            else:
-                limits, files = job_limits(task.limits), dict(task.files)
-                job = Job(program, task.entry_point, (), limits, files)
-                assert isinstance(task.tests, CheckProgram)
-                verdict, used = run_check(self._solver, self._checker, job, task.tests)
-            cpu_s += used
-            if verdict.status != "infra_error":
-                break
-        return verdict, cpu_s
+    def _record(self, asked: Sequence[Prepared]) -> None:
+        """Learn of each check program what it asks, once."""
+        new: dict[bytes, Job] = {}
+        for prepared in asked:
+            tests = prepared.task.tests
+            if isinstance(tests, CheckProgram) and prepared.fingerprint not in self._recordings:
+                new[prepared.fingerprint] = recorder_job(tests, prepared.task.entry_point)
+        results = self._checker.run_batch(list(new.values()))
+        for fingerprint, result in zip(new, results, strict=True):
+            if result.status != "infra_error":  # else another time
+                self._recordings[fingerprint] = read_recording(result)
 
     def _batch(self, submissions: dict[int, tuple[Prepared, str]]) -> dict[int, Graded]:
-        """Cases of functions and of scripts: all the jobs of all submissions at once."""
+        """What can be asked all at once: all the jobs of all submissions."""
+        recorded = {
+            index: found
+            for index, (prepared, _) in submissions.items()
+            if (found := self._recordings.get(prepared.fingerprint))
+        }
         planned = {
-            index: jobs(prepared.task, program, prepared.calls)
+            index: jobs(
+                prepared.task,
+                program,
+                recorded[index].calls if index in recorded else prepared.calls,
+            )
             for index, (prepared, program) in submissions.items()
         }
         answers = iter(self._solver.run_batch([job for row in planned.values() for job in row]))
@@ -82,6 +107,9 @@ class Grader:
         for index, (prepared, _) in submissions.items():
             cpu_s = sum(result.cpu_s for result in results[index])
             cases = prepared.task.tests
+            if index in recorded:
+                graded[index] = recorded[index].judge(results[index][0]), cpu_s
+                continue
             if prepared.calls is None:
                 graded[index] = judge_scripts(cases, results[index]), cpu_s  # type: ignore[arg-type]
                 continue
@@ -108,13 +136,68 @@ class Grader:
         answers = ask_predicates(self._checker, list(asked.values()))  # type: ignore[arg-type]
         return dict(zip(asked, answers, strict=True))
 
+    def reset(self) -> None:
+        """End the sandboxes; what is graded next starts new ones."""
+        for lane in self._lanes:
+            lane.reset()
+        self._solver.close()
+        self._checker.close()
+
+    def close(self) -> None:
+        """End the sandboxes and the lanes."""
+        for lane in self._lanes:
+            lane.owner.close()
+        self.reset()
+
+
+class Lane:
+    """A thread with sandboxes of its own, for tests that ask for one answer after the other.
+
+    Args:
+        sandbox: name of a sandbox; each starts when it is first needed.
+    """
+
+    def __init__(self, sandbox: str) -> None:
+        self.owner = Owner()
+        self._name = sandbox
+        self._solver, self._checker = make_sandbox(sandbox), make_sandbox(sandbox)
+        self._pytest: JobRunner | None = None
+
+    def work(self, asking: deque[tuple[int, Prepared, str]], graded: dict[int, Graded]) -> None:
+        """Judge what waits in ``asking``, until nothing does."""
+        while True:
+            try:
+                index, prepared, program = asking.popleft()
+            except IndexError:
+                return
+            try:
+                graded[index] = self._judge(prepared, program)
+            except BaseException:
+                asking.clear()
+                raise
+
+    def _judge(self, prepared: Prepared, program: str) -> Graded:
+        task, cpu_s = prepared.task, 0.0
+        for _ in range(1 + RETRIES):
+            if isinstance(task.tests, PytestProgram):
+                verdict, used = run_pytest(self._solver, self._pytest_checker(), task, program)
+            else:
+                limits, files = job_limits(task.limits), dict(task.files)
+                job = Job(program, task.entry_point, (), limits, files)
+                assert isinstance(task.tests, CheckProgram)
+                verdict, used = run_check(self._solver, self._checker, job, task.tests)
+            cpu_s += used
+            if verdict.status != "infra_error":
+                break
+        return verdict, cpu_s
+
     def _pytest_checker(self) -> JobRunner:
         if self._pytest is None:
             packages = Packages(checker_packages(), ("pedrl_sandbox.grader",))
             self._pytest = make_sandbox(self._name, packages=packages)
         return self._pytest
 
-    def close(self) -> None:
+    def reset(self) -> None:
         """End the sandboxes."""
         for sandbox in (self._solver, self._checker, self._pytest):
             if sandbox is not None:

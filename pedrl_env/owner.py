@@ -35,18 +35,32 @@ class Owner:
     def _begin(self) -> None:
         self._thread = threading.get_native_id()
 
-    def stop(self, tasks: Sequence[Future[None]]) -> None:
+    def stop(self, tasks: Sequence[Future[None]], helpers: Sequence["Owner"] = ()) -> bool:
         """Cancel what has not begun, and kill the processes of the thread until the rest gives up.
 
         It does: a sandbox that dies under a job, and under the next one, is not started for ever.
+
+        Args:
+            tasks: of this thread.
+            helpers: whose processes the tasks wait for.
+
+        Returns:
+            Whether processes were killed.
         """
+        killed = False
         for task in tasks:
             task.cancel()
         while wait(tasks, PATIENCE_S).not_done:
-            # Each leads a process group. Where the kernel lists no children, job limits end them.
-            with contextlib.suppress(OSError):
-                for child in Path(f"/proc/self/task/{self._thread}/children").read_text().split():
-                    os.killpg(int(child), signal.SIGKILL)
+            for owner in (self, *helpers):
+                owner._kill_children()
+            killed = True
+        return killed
+
+    def _kill_children(self) -> None:
+        # Each leads a process group. Where the kernel lists no children, job limits end them.
+        with contextlib.suppress(OSError):
+            for child in Path(f"/proc/self/task/{self._thread}/children").read_text().split():
+                os.killpg(int(child), signal.SIGKILL)
 
     def close(self) -> None:
         """End the thread, after all that was submitted."""

@@ -304,11 +304,13 @@ class TokenScores:
         logprobs: log pi(action_t).
         gaps: max_a log pi(a) - log pi(action_t) >= 0, the surprise gap d_t.
         entropies: of the next-token distribution.
+        ranks: 1 for the likeliest token.
     """
 
     logprobs: FloatArray
     gaps: FloatArray
     entropies: FloatArray
+    ranks: FloatArray
 
 
 @dataclass(frozen=True, slots=True, eq=False)

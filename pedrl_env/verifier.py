@@ -249,7 +249,9 @@ class Stream:
     def close(self) -> None:
         """Give up what is not there yet, and kill what runs for it."""
         self._waiting.clear()
-        self._verifier._owner.stop(self._runs)
+        verifier = self._verifier
+        if verifier._owner.stop(self._runs, verifier._grader.owners):
+            verifier._grader.reset()
 
     def __enter__(self) -> Self:
         return self

@@ -106,6 +106,7 @@ _CLONE: Final = (56, 220)
 _SOCKET: Final = (41, 198)
 _PRLIMIT64: Final = (302, 261)
 _AF_UNIX: Final = 1
+_LEAF: Final = 8  # calls that are compared one by one
 
 
 def _op(code: int, value: int, true: int = 0, false: int = 0) -> bytes:
@@ -144,10 +145,6 @@ def program(machine: str | None = None) -> bytes:
     ]
     if machine == "x86_64":  # the x32 numbers would slip past the list
         code += [_op(_JGE, _X32, false=1), _op(_RET, _ERRNO | _ENOSYS)]
-    for numbers in DENIED.values():
-        call = numbers[column]
-        if call is not None:
-            code += [_op(_JEQ, call, false=1), _op(_RET, _ERRNO | _EPERM)]
     # clone3 hides its flags in memory; without it, the C library falls back to clone.
     code += [_op(_JEQ, _CLONE3, false=1), _op(_RET, _ERRNO | _ENOSYS)]
     code += _on_argument(_CLONE[column], _op(_JSET, _NEW_NAMESPACES, false=1), _EPERM)
@@ -155,8 +152,19 @@ def program(machine: str | None = None) -> bytes:
     code += _on_argument(_SOCKET[column], _op(_JEQ, _AF_UNIX, true=1), _EACCES)
     # prlimit on oneself alone: the limits of the fork server are not the job's to lower.
     code += _on_argument(_PRLIMIT64[column], _op(_JEQ, 0, true=1), _EPERM)
-    code.append(_op(_RET, _ALLOW))
-    return b"".join(code)
+    return b"".join(code + _search(sorted(call for of in DENIED.values() if (call := of[column]))))
+
+
+def _search(calls: list[int]) -> list[bytes]:
+    """Refuse ``calls``, which are sorted, and allow all others.
+
+    A tree: the kernel runs a filter for every call there is when a job takes it on.
+    """
+    if len(calls) > _LEAF:
+        left, right = _search(calls[: len(calls) // 2]), calls[len(calls) // 2 :]
+        return [_op(_JGE, right[0], true=len(left)), *left, *_search(right)]
+    tests = [_op(_JEQ, call, true=len(calls) - index) for index, call in enumerate(calls)]
+    return [*tests, _op(_RET, _ALLOW), _op(_RET, _ERRNO | _EPERM)]
 
 
 def _on_argument(call: int, test: bytes, errno: int) -> list[bytes]:
