@@ -4,6 +4,7 @@ Heavy imports happen inside commands, as in `cli`.
 """
 
 import json as jsonlib
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -96,6 +97,7 @@ def validate(
     sandbox: str = "zygote",
     sets: Sets = (),
     json: bool = False,
+    page: Path | None = None,
 ) -> None:
     """Prove that references pass, stubs and mutants fail, and prompts give nothing away.
 
@@ -113,9 +115,11 @@ def validate(
         sets: dials of the suite.
         json: print JSON instead of a table; it has all survivors, and the hidden text of their
             diffs.
+        page: of the documentation, whose table is to be written anew.
     """
     from pedrl_env.registry import make_suite
     from pedrl_env.suite import all_tasks
+    from pedrl_experiments.tasks_page import write_page
     from pedrl_experiments.tasks_validate import Settings
     from pedrl_experiments.tasks_validate import validate as run
 
@@ -126,6 +130,9 @@ def validate(
     found = all_tasks(made, split, limit)
     with _bars() as advance:
         result = run(made, found, settings, advance)
+    if page:
+        words = [word for word in sys.argv[1:] if word not in ("--page", str(page))]
+        write_page(result, shlex.join(["pedrl", *words]), page)
     if json:
         console.out(jsonlib.dumps(result.to_json(), indent=2))
     else:

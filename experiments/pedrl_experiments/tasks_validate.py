@@ -1,8 +1,9 @@
 """`pedrl tasks validate`: proof that a suite's verifier accepts what is right and nothing else.
 
 Every reference must pass, again and again, with more sandboxes at work than there are CPUs; stubs
-and mutants of the reference must fail; the rest is read from the tasks. Left out: any proof that a
-mutant which passes is a bug at all. A folder suite may argue in ``equivalent.toml`` that it is not.
+and mutants of the reference must fail, and so must cheats where the tests are programs; the rest is
+read from the tasks. Left out: any proof that a mutant which passes is a bug at all. A folder suite
+may argue in ``equivalent.toml`` that it is not, and then must do so about all that pass.
 """
 
 import difflib
@@ -17,6 +18,7 @@ from typing import Final, get_args
 from pedrl_env.records import Split, Submission, Task, Verdict
 from pedrl_env.suite import Suite, SuiteInfo
 from pedrl_env.verifier import Verifier
+from pedrl_experiments.tasks_cheats import cheats_for, graded_by, tried
 from pedrl_experiments.tasks_programs import (
     Body,
     odd_limits,
@@ -92,6 +94,7 @@ def validate(
         info,
         {split: sum(task.split == split for task in tasks) for split in get_args(Split)},
         refused={item.id: item.reason for item in getattr(suite, "refused", ())},
+        programs={task.id: how for task in tasks if (how := graded_by(task))},
     )
     _compare(found, tasks)
     readable = [task for task in tasks if _readable(found, task)]
@@ -100,6 +103,7 @@ def validate(
         run = _Runner(verifier, found, advance)
         sound = _references(run, readable, settings.repeats)
         _stubs(run, sound)
+        _cheats(run, sound)
         _mutants(run, sound, suite, settings)
         found.executions = verifier.stats.executions
     if found.lost:
@@ -245,6 +249,17 @@ def _stubs(run: _Runner, tasks: Sequence[Task]) -> None:
             )
 
 
+def _cheats(run: _Runner, tasks: Sequence[Task]) -> None:
+    """Run programs that try to be rewarded for nothing, where the tests are programs too."""
+    plan = [(task, *cheat) for task in tried(tasks) for cheat in cheats_for(task)]
+    verdicts = run("cheats", [(task, program) for task, _, program in plan])
+    for (task, name, _), verdict in zip(plan, verdicts, strict=True):
+        run.found.cheats += verdict.judged
+        if verdict.status == "passed":
+            run.found.cheats_passed += 1
+            run.found.complain(task.id, f"the cheat {name!r} passes: compare whole values")
+
+
 Key = tuple[str, str, int, str]
 
 
@@ -273,6 +288,12 @@ def _mutants(run: _Runner, tasks: Sequence[Task], suite: Suite, settings: Settin
             wrong.discard(key)
         else:
             found.survivors.append(survivor)
+            if argued:
+                found.complain(
+                    task.id,
+                    f"a mutant ({mutant.operator}, line {mutant.line}: {survivor.mutated!r}) "
+                    "passes all tests: add one that it fails, or argue in equivalent.toml",
+                )
     for task_id, operator, line, _ in sorted(wrong):
         found.complain(
             task_id,

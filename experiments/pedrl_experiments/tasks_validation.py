@@ -47,10 +47,13 @@ class Validation:
         oracle: tasks of which every run of every reference passed.
         unproven: id -> why its reference is known not to pass here; no problem.
         refused: id -> why the task cannot run here; no problem, and not among ``tasks``.
+        programs: id -> how it is graded, and why, where its tests are programs and not cases.
         runs: of references that passed at least once.
         flaky: id -> how many of these runs did not pass.
         stubs: programs with empty functions that were run, and of these
         stubs_passed: passed.
+        cheats: programs that were tried against tests that are programs, and of these
+        cheats_passed: passed.
         mutants: that were run, and of these
         equivalent: passed and are argued to be no bugs.
         survivors: passed, and nobody argues.
@@ -66,10 +69,13 @@ class Validation:
     oracle: int = 0
     unproven: dict[str, str] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
+    programs: dict[str, str] = field(default_factory=dict)
     runs: int = 0
     flaky: dict[str, int] = field(default_factory=dict)
     stubs: int = 0
     stubs_passed: int = 0
+    cheats: int = 0
+    cheats_passed: int = 0
     mutants: int = 0
     equivalent: int = 0
     survivors: list[Survivor] = field(default_factory=list)
@@ -112,7 +118,7 @@ class Validation:
     def print(self, console: Console) -> None:
         """Print a table, then survivors and problems, the first of each."""
         table = Table("check", "found", title=f"{self.suite}: {self.total} tasks", title_style="")
-        for check, text in self._rows():
+        for check, text in self.rows():
             table.add_row(check, text)
         console.print(table)
         for survivor in self.survivors[:SHOWN_SURVIVORS]:
@@ -124,7 +130,8 @@ class Validation:
         if len(self.problems) > SHOWN_PROBLEMS:
             console.print(f"... and {len(self.problems) - SHOWN_PROBLEMS} more: see --json")
 
-    def _rows(self) -> Iterator[tuple[str, str]]:
+    def rows(self) -> Iterator[tuple[str, str]]:
+        """What was checked, and what was found."""
         yield "splits", ", ".join(f"{n} {split}" for split, n in self.tasks.items() if n)
         proven = f"{self.oracle}/{self.total}"
         proven += f", {len(self.unproven)} known not to" if self.unproven else ""
@@ -132,6 +139,9 @@ class Validation:
         rate = "unknown" if self.flake_rate is None else f"{self.flake_rate:.2%} of {self.runs}"
         yield "flaky runs", rate
         yield "stubs fail", f"{self.stubs - self.stubs_passed}/{self.stubs}"
+        if self.programs:
+            yield "graded by a program", str(len(self.programs))
+            yield "cheats fail there", f"{self.cheats - self.cheats_passed}/{self.cheats}"
         score = self.mutation_score
         counted = self.mutants - self.equivalent
         killed = f"{counted - len(self.survivors)}/{counted}"

@@ -218,6 +218,14 @@ def test_survivors_are_shown_and_may_be_argued(
     assert argued["equivalent"] == len(plain["survivors"])
     assert argued["mutation_score"] == 1
 
+    (folder / "equivalent.toml").write_text(f'{arguments[0]}why = "So."\n')
+    code, out, _ = pedrl(
+        "tasks", "validate", "./folder", "--mutants", "0", "--score", "0", "--json"
+    )
+    whats = [problem["what"] for problem in json.loads(out)["problems"]]
+    assert (code, len(whats)) == (1, len(arguments) - 1)
+    assert all("passes all tests: add one that it fails, or argue in equivale" in w for w in whats)
+
     (folder / "suite.toml").write_text(HEAD + TASK)
     code, out, _ = pedrl("tasks", "validate", "./folder", "--mutants", "0", "--json")
     assert code == 1
@@ -230,6 +238,20 @@ def test_the_table_says_what_the_json_says(pedrl: Command, tmp_path: Path) -> No
     assert code == 1
     assert "references pass          │ 0/1" in out
     assert "mine/sign: its reference does not pass (failed: test 1 of 5: wrong answer)" in out
+
+
+def test_tests_that_are_programs_are_told_and_tried(
+    found: Callable[..., dict[str, Any]],
+) -> None:
+    check = "def check(candidate):\n    for x in (-7, -1, 0, 1, 9):\n        "
+    text = HEAD + TASK[: TASK.index("tests =")]
+    plain = found(f"{text}tests = {json.dumps(check + 'assert candidate(x) == (x > 0) - (x < 0)')}")
+    assert plain["programs"] == {"mine/sign": "check program"}
+    assert (plain["cheats"] > 13, plain["cheats_passed"], plain["problems"]) == (True, 0, [])
+    plain = found(f"{text}tests = {json.dumps(check + 'assert callable(candidate)')}")
+    assert plain["cheats_passed"] > 13
+    whats = [problem["what"] for problem in plain["problems"]]
+    assert "the cheat 'always equal' passes: compare whole values" in whats
 
 
 def test_errors_of_a_suite_end_in_one_sentence(pedrl: Command, tmp_path: Path) -> None:
@@ -352,7 +374,7 @@ def test_both_references_must_pass() -> None:
     ("suite", "words", "tasks"),
     [
         ("lexicon", ("--limit", "16"), 48),
-        ("starter", ("--score", "1"), 240),
+        ("starter", (), 240),
         ("humaneval", (), 164),
         ("repair", ("--limit", "30"), 90),
     ],

@@ -5,7 +5,17 @@ from typing import Any
 
 import pytest
 
-from pedrl_env import Case, Privileged, ScriptCase, Task
+from pedrl_env import (
+    Case,
+    CheckProgram,
+    Limits,
+    Privileged,
+    PytestProgram,
+    ScriptCase,
+    Task,
+    Verifier,
+)
+from pedrl_experiments.tasks_cheats import cheats_for, graded_by, tried
 from pedrl_experiments.tasks_programs import odd_limits, shown_tests, shows_reference, stub
 
 ADD = Task(
@@ -60,3 +70,36 @@ def test_stubs_are_programs_without_bodies() -> None:
     script = of(ADD, prompt="Print 1.\n", entry_point="", tests=tests, privileged=program)
     assert stub(script, "return None") == "pass\n"
     assert odd_limits(ADD) == ""
+
+
+CHECK = "def check(candidate):\n    assert candidate(1, 2) == 3\n"
+
+
+def test_cheats_define_what_the_tests_call() -> None:
+    with_check = of(ADD, tests=CheckProgram(CHECK))
+    assert graded_by(ADD) == ""
+    assert graded_by(with_check) == "check program"
+    assert tried([ADD] * 50 + [with_check]) == [of(with_check, limits=Limits(1.0, 10.0))]
+    assert len(tried([with_check] * 50)) == 32
+    programs = dict(cheats_for(with_check))
+    assert len(programs) >= 13
+    assert programs["nothing"] == "def f(x=0, *rest, **more):\n    pass\nadd = f\n"
+    source = "import pytest\nfrom solution import add, half\n"
+    with_pytest = of(ADD, entry_point="", tests=PytestProgram({"test_a.py": source}))
+    assert dict(cheats_for(with_pytest))["stub entry"] == "f = None\nadd = f\nhalf = f\n"
+    assert graded_by(with_pytest) == "pytest"
+
+
+@pytest.mark.parametrize(
+    ("check", "passing"),
+    [
+        (CHECK, set()),
+        ("def check(candidate):\n    assert callable(candidate)\n", None),
+    ],
+)
+def test_cheats_are_tried_on_checks(check: str, passing: set[str] | None) -> None:
+    task = of(ADD, tests=CheckProgram(check))
+    with Verifier(workers=1) as verifier:
+        run = [(name, verifier.verify(task, program)) for name, program in cheats_for(task)]
+    found = {name for name, verdict in run if verdict.status == "passed"}
+    assert found == passing if passing is not None else len(found) > 13
