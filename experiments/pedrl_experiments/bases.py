@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pedrl_env.registry import make_suite
 from pedrl_experiments.config import CompareConfig
+from pedrl_experiments.relatives import check_relatives
 from pedrl_sandbox.errors import PedrlError
 
 SHIPPED = {"lexicon": "data/lexicon-base"}
@@ -15,7 +16,8 @@ def base_path(config: CompareConfig) -> Path:
     """Return the base checkpoint of a comparison: the one named, or the suite's own.
 
     Raises:
-        PedrlError: if the suite ships none, or the folder was pre-trained for other dials.
+        PedrlError: if the suite ships none, or the folder was pre-trained for other dials, or
+            trained on a relative of the suite.
     """
     if config.base:
         path = Path(config.base)
@@ -25,6 +27,7 @@ def base_path(config: CompareConfig) -> Path:
         raise PedrlError(f"suite {config.suite!r} ships no base model: name one with --base FOLDER")
     if not (path / "config.json").is_file():
         raise PedrlError(f"no checkpoint at {path}: expected a folder with a config.json")
+    check_relatives(config, path)
     recipe = path / "pretrain.json"
     if config.suite == "lexicon" and recipe.is_file():
         _check_dials(config, path, json.loads(recipe.read_text())["mix"])
