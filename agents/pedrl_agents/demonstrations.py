@@ -37,3 +37,12 @@ def completion_of(program: str, prompt: str) -> str:
     if not found:
         raise ValueError(f"the reference does not contain the prompt's last line {header!r}")
     return body
+
+
+def program_of(completion: str, prompt: str) -> str:
+    """Return a whole program from a completion of a prompt: the inverse of `completion_of`.
+
+    Where the prompt does not end with the head of a function the completion is taken as it is.
+    """
+    header = prompt.rstrip("\n").rsplit("\n", 1)[-1]
+    return f"{header}\n{completion}" if header.startswith("def ") else completion

@@ -5,15 +5,18 @@ its keys and values are computed once per prompt and repeated, with gradients, f
 Logits are made for action tokens only.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 from transformers import DynamicCache, PreTrainedModel
 
 Pair = tuple[tuple[int, ...], tuple[int, ...]]
+LOGITS_PER_CHUNK = 2**24
+"""Logits that are held at once: 64 MiB in single precision, a few times over in a divergence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +86,8 @@ def prefill(model: PreTrainedModel, ids: Tensor, mask: Tensor) -> DynamicCache:
     return cache
 
 
-def action_logits(model: PreTrainedModel, packed: Packed) -> Float[Tensor, "N V"]:
-    """Return the logits that predict each action token, in the order of ``mask.nonzero()``."""
+def action_hidden(model: PreTrainedModel, packed: Packed) -> Float[Tensor, "N H"]:
+    """Return what the head turns into each action token's logits, ordered as ``mask.nonzero()``."""
     cache = prefill(model, packed.context, packed.context_mask)
     if len(packed.owner) != len(packed.context) or not torch.equal(
         packed.owner, torch.arange(len(packed.owner), device=packed.owner.device)
@@ -99,9 +102,38 @@ def action_logits(model: PreTrainedModel, packed: Packed) -> Float[Tensor, "N V"
         past_key_values=cache,
         use_cache=True,
     ).last_hidden_state
-    head = model.get_output_embeddings()
-    logits: Tensor = head(hidden[packed.mask])
+    rows: Tensor = hidden[packed.mask]
+    return rows
+
+
+def action_logits(model: PreTrainedModel, packed: Packed) -> Float[Tensor, "N V"]:
+    """Return the logits that predict each action token, in the order of ``mask.nonzero()``."""
+    logits: Tensor = model.get_output_embeddings()(action_hidden(model, packed))
     return logits
+
+
+def in_chunks(function: Callable[..., Tensor], rows: int, *tensors: Tensor) -> Tensor:
+    """Apply a function of rows to a few rows at a time, and in the backward pass once more.
+
+    What it makes of each row (logits over a vocabulary) is never held for all rows at once.
+
+    Args:
+        function: of tensors with as many rows as it returns.
+        rows: at most so many at a time.
+        tensors: all with N rows.
+    """
+    rows = max(1, rows)
+    if len(tensors[0]) <= rows:
+        return function(*tensors)
+    pieces = zip(*(t.split(rows) for t in tensors), strict=True)
+    return torch.cat([_again(function, *piece) for piece in pieces])
+
+
+def _again(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+    if not torch.is_grad_enabled():
+        return function(*tensors)
+    result: Tensor = checkpoint(function, *tensors, use_reentrant=False)
+    return result
 
 
 def micro_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:

@@ -1,26 +1,39 @@
 """The learner: sums policy-gradient, imitation and distillation terms, and knows no algorithm.
 
 Each term has its own normaliser, taken over the whole batch before it is cut into micro-batches,
-so how it is cut changes nothing but rounding.
+so how it is cut changes nothing but rounding. Logits over the vocabulary are made for a few tokens
+at a time, so what a divergence needs in memory does not grow with the batch.
 """
 
+import copy
 import math
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from math import inf
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
-from pedrl_agents.forward import Packed, action_logits, micro_batches, pack
+from pedrl_agents.forward import (
+    LOGITS_PER_CHUNK,
+    Packed,
+    action_hidden,
+    in_chunks,
+    micro_batches,
+    pack,
+)
+from pedrl_agents.knobs import Count, Positive, Share, Span, Weight
 from pedrl_agents.losses import (
     Divergence,
     PolicyLoss,
     aggregation_weights,
-    clipped_policy_loss,
-    generalized_jsd,
+    chosen_logprobs,
+    divergence,
+    policy_loss,
 )
 from pedrl_agents.torch_policy import TorchPolicy
 from pedrl_env.records import FloatArray, Role, Signal
@@ -36,24 +49,40 @@ class LearnerConfig:
         teacher_learning_rate: for the teacher's weights; 0 means the same as `learning_rate`.
         max_grad_norm: gradient clipping.
         weight_decay, betas: AdamW's.
-        tokens_per_batch: padded tokens of one micro-batch; a memory knob that changes no result.
+        ema_decay: share of its old weights that a teacher with ``storage = "ema"`` keeps at each
+            update of the student (SDPO: 0.95).
+        precision: ``bf16`` runs forward and backward passes under autocast; the weights, their
+            gradients and AdamW's moments stay in single precision.
+        tokens_per_batch: padded tokens of one micro-batch, whose gradients are accumulated; a
+            memory knob that changes no result.
+        logits_per_chunk: logits over the vocabulary that are held at once; likewise.
     """
 
-    learning_rate: float = 1e-3
-    teacher_learning_rate: float = 0.0
-    lr_warmup: int = 3
-    max_grad_norm: float = 1.0
-    weight_decay: float = 0.0
+    learning_rate: Annotated[float, Span(0.0, inf, "1e-3 at this size; LLMs 1e-6 to 1e-5")] = 1e-3
+    teacher_learning_rate: Weight = 0.0
+    lr_warmup: Count = 3
+    max_grad_norm: Weight = 1.0
+    weight_decay: Weight = 0.0
     betas: tuple[float, float] = (0.9, 0.99)
-    tokens_per_batch: int = 16384
+    ema_decay: Share = 0.95
+    precision: Literal["fp32", "bf16"] = "fp32"
+    tokens_per_batch: Positive = 16384
+    logits_per_chunk: Positive = LOGITS_PER_CHUNK
 
 
 @dataclass(frozen=True, slots=True)
 class Normalisers:
-    """What each term of one role's loss is divided by, over the whole batch."""
+    """What each term of one set of weights is divided by, over the whole batch.
 
-    sequences: int
-    tokens: int
+    Attributes:
+        sequences, tokens: with advantages, by the role whose signals they are: where both roles
+            share weights each has a mean of its own.
+        ce_weight: sum of all imitation weights.
+        distilled: tokens with a divergence.
+    """
+
+    sequences: Mapping[Role, int]
+    tokens: Mapping[Role, int]
     ce_weight: float
     distilled: int
 
@@ -72,6 +101,7 @@ class Learner:
         self.config = config
         self.policy_loss = policy_loss
         self.divergence = divergence
+        self.reference = _frozen(policy.models["student"]) if policy_loss.kl > 0 else None
         self.optimizers: dict[Role, torch.optim.AdamW] = {}
         self.updates: dict[Role, int] = defaultdict(int)
 
@@ -83,12 +113,13 @@ class Learner:
                 sample on, and a score of 0 would not say why.
         """
         metrics: dict[str, float] = {}
-        # Shared weights get one step on the sum of both roles' terms, not two steps in a row.
-        shared = self.policy.models["teacher"] is self.policy.models["student"]
-        roles: tuple[Role, ...] = ("student",) if shared else ("teacher", "student")
+        # Shared weights get one step on the sum of both roles' terms, not two steps in a row. A
+        # teacher that is a moving average follows them, and is no one's to move.
+        together = self.policy.storage != "separate"
+        roles: tuple[Role, ...] = ("student",) if together else ("teacher", "student")
         for role in roles:
-            mine = [s for s in signals if shared or s.learner == role]
-            speaking = [s for s in mine if _speaks(s)]
+            mine = [s for s in signals if together or s.learner == role]
+            speaking = [s for s in mine if _speaks(s, self.policy_loss)]
             if speaking:  # silent sequences need no pass, but they count in every mean
                 metrics |= self._update(role, speaking, _normalisers(mine))
         return metrics
@@ -113,47 +144,111 @@ class Learner:
             )
         optimizer.step()
         self.updates[role] += 1
+        if self.policy.storage == "ema":
+            self._follow()
         return {f"loss/{role}": total, f"grad_norm/{role}": norm}
 
     def _loss(self, role: Role, signals: list[Signal], norms: Normalisers) -> Tensor:
-        policy = self.policy
+        policy, model = self.policy, self.policy.models[role]
         packed = pack([(s.prompt_ids, s.action_ids) for s in signals], policy.pad, policy.device)
-        logits = action_logits(policy.models[role], packed)
-        policy.processed_tokens += packed.processed_tokens
-        logprobs = torch.log_softmax(logits.float(), dim=-1)
-        chosen = logprobs.gather(-1, packed.actions[packed.mask][:, None]).squeeze(-1)
-        loss = chosen.sum() * 0.0
-
-        if any(s.advantages is not None for s in signals):
-            spec = self.policy_loss
-            weights = aggregation_weights(packed.mask, spec, norms.sequences, norms.tokens)
-            advantages = _flat([s.advantages for s in signals], signals, chosen)
-            old = _flat([s.old_logprobs for s in signals], signals, chosen)
-            terms = clipped_policy_loss(chosen, old, advantages, spec)
-            loss = loss + (weights[packed.mask] * terms).sum()
-
-        if norms.ce_weight > 0:
-            weights = _flat([s.ce_weights for s in signals], signals, chosen)
-            loss = loss - (weights * chosen).sum() / norms.ce_weight
-
-        if norms.distilled:
-            loss = loss + self._distillation(signals, packed, logits) / norms.distilled
+        with self._autocast():
+            hidden = action_hidden(model, packed)
+            policy.processed_tokens += packed.processed_tokens
+            loss = hidden.new_zeros((), dtype=torch.float32)
+            if any(s.advantages is not None or s.ce_weights is not None for s in signals):
+                loss = loss + self._likelihood(signals, packed, model, hidden, norms)
+            if any(s.teacher_prompt_ids is not None for s in signals):
+                terms = self._distillation(signals, packed, model, hidden)
+                loss = loss + self.divergence.weight * terms / norms.distilled
         return loss
 
-    def _distillation(self, signals: list[Signal], packed: Packed, logits: Tensor) -> Tensor:
+    def _likelihood(
+        self,
+        signals: list[Signal],
+        packed: Packed,
+        model: PreTrainedModel,
+        hidden: Tensor,
+        norms: Normalisers,
+    ) -> Tensor:
+        """Return the policy-gradient and the imitation terms: all that reads sampled tokens."""
+        chosen = self._chosen(model, packed, hidden)
+        loss = chosen.new_zeros(())
+        if any(s.advantages is not None for s in signals):
+            spec = self.policy_loss
+            weights = sum(
+                aggregation_weights(packed.mask, spec, count, norms.tokens[learner])
+                * _rows(
+                    [s.learner == learner and s.advantages is not None for s in signals], chosen
+                )
+                for learner, count in norms.sequences.items()
+            )
+            assert isinstance(weights, Tensor)
+            advantages = _flat([s.advantages for s in signals], signals, chosen)
+            old = _flat([s.old_logprobs for s in signals], signals, chosen)
+            owner = packed.mask.nonzero()[:, 0]
+            terms = policy_loss(chosen, old, advantages, spec, owner, self._reference(packed))
+            loss = loss + (weights[packed.mask] * terms).sum()
+        if norms.ce_weight > 0:
+            imitated = _flat([s.ce_weights for s in signals], signals, chosen)
+            loss = loss - (imitated * chosen).sum() / norms.ce_weight
+        return loss
+
+    def _distillation(
+        self, signals: list[Signal], packed: Packed, model: PreTrainedModel, hidden: Tensor
+    ) -> Tensor:
         """Return the summed divergence over tokens of the signals that name a teacher view."""
-        policy = self.policy
+        policy, teacher = self.policy, self.policy.models["teacher"]
         rows = [i for i, s in enumerate(signals) if s.teacher_prompt_ids is not None]
-        if not rows:  # a micro-batch may hold none of those that the batch has
-            return logits.new_zeros(())
         pairs = [(s.teacher_prompt_ids or (), s.action_ids) for s in (signals[i] for i in rows)]
         with torch.no_grad():
             target = pack(pairs, policy.pad, policy.device)
-            teacher_logits = action_logits(policy.models["teacher"], target)
+            teacher_hidden = action_hidden(teacher, target)
             policy.processed_tokens += target.processed_tokens
         owner = packed.mask.nonzero()[:, 0]
-        chosen = torch.isin(owner, torch.tensor(rows, device=owner.device))
-        return generalized_jsd(logits[chosen], teacher_logits, self.divergence.beta).sum()
+        distilled = torch.isin(owner, torch.tensor(rows, device=owner.device))
+        head, teacher_head = model.get_output_embeddings(), teacher.get_output_embeddings()
+
+        def terms(mine: Tensor, theirs: Tensor) -> Tensor:
+            with torch.no_grad():
+                target_logits = teacher_head(theirs)
+            return divergence(head(mine), target_logits, self.divergence)
+
+        return in_chunks(terms, self._rows_at_once(model), hidden[distilled], teacher_hidden).sum()
+
+    def _chosen(self, model: PreTrainedModel, packed: Packed, hidden: Tensor) -> Tensor:
+        """Return log pi of the actions, (N,)."""
+        head = model.get_output_embeddings()
+        return in_chunks(
+            lambda rows, actions: chosen_logprobs(head(rows), actions),
+            self._rows_at_once(model),
+            hidden,
+            packed.actions[packed.mask],
+        )
+
+    def _rows_at_once(self, model: PreTrainedModel) -> int:
+        vocabulary: int = model.get_output_embeddings().weight.shape[0]
+        return self.config.logits_per_chunk // vocabulary
+
+    @torch.no_grad()
+    def _reference(self, packed: Packed) -> Tensor | None:
+        """Return log pi of the actions under the initial weights, if the loss asks for them."""
+        if self.reference is None:
+            return None
+        self.policy.processed_tokens += packed.processed_tokens
+        return self._chosen(self.reference, packed, action_hidden(self.reference, packed))
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """Move the teacher towards the student: the exponential moving average of its weights."""
+        models, rate = self.policy.models, 1 - self.config.ema_decay
+        for mine, theirs in zip(
+            models["teacher"].parameters(), models["student"].parameters(), strict=True
+        ):
+            mine.lerp_(theirs, rate)
+
+    def _autocast(self) -> torch.autocast:
+        half = self.config.precision == "bf16"
+        return torch.autocast(self.policy.device.type, torch.bfloat16, enabled=half)
 
     def _optimizer(self, role: Role) -> torch.optim.AdamW:
         config = self.config
@@ -188,23 +283,36 @@ class Learner:
             self._optimizer(role).load_state_dict(optimizer_state)
 
 
-def _speaks(signal: Signal) -> bool:
+def _frozen(model: PreTrainedModel) -> PreTrainedModel:
+    return copy.deepcopy(model).requires_grad_(False)
+
+
+def _speaks(signal: Signal, spec: PolicyLoss) -> bool:
     """Say whether a signal can move anything: zero advantages and zero weights need no pass."""
     return (
         signal.teacher_prompt_ids is not None
-        or (signal.advantages is not None and bool(np.any(signal.advantages)))
+        or (signal.advantages is not None and (spec.kl > 0 or bool(np.any(signal.advantages))))
         or (signal.ce_weights is not None and bool(np.any(signal.ce_weights)))
     )
 
 
 def _normalisers(signals: list[Signal]) -> Normalisers:
     judged = [s for s in signals if s.advantages is not None]
+    sequences: Counter[Role] = Counter(s.learner for s in judged)
+    tokens: Counter[Role] = Counter()
+    for s in judged:
+        tokens[s.learner] += len(s.action_ids)
     return Normalisers(
-        sequences=len(judged),
-        tokens=sum(len(s.action_ids) for s in judged),
+        sequences=sequences,
+        tokens=tokens,
         ce_weight=float(sum(s.ce_weights.sum() for s in signals if s.ce_weights is not None)),
         distilled=sum(len(s.action_ids) for s in signals if s.teacher_prompt_ids is not None),
     )
+
+
+def _rows(keep: list[bool], like: Tensor) -> Tensor:
+    """Return (B, 1) ones for the rows to keep and zeros for the others."""
+    return torch.tensor(keep, device=like.device)[:, None].to(like)
 
 
 def _flat(rows: list[FloatArray | None], signals: list[Signal], like: Tensor) -> Tensor:

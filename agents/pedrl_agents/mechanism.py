@@ -10,6 +10,8 @@ from pedrl_agents.signals import copy_rate, judged
 from pedrl_agents.torch_policy import TorchPolicy
 from pedrl_env.records import FloatArray, Group
 
+SHUT, OPEN = 0.1, 0.9
+
 
 def rollout_metrics(
     groups: Sequence[Group], style: Callable[[str], str | None]
@@ -60,6 +62,7 @@ def teacher_metrics(
         return {}
     gaps = [r.scores.gaps for r in readings]
     flat = np.concatenate(gaps)
+    leaps = [r.scores.entropies[r.scores.gaps.argmax()] for r in readings]
     sampled = np.concatenate([np.asarray(r.trajectory.turns[-1].logprobs) for r in readings])
     read = np.concatenate([r.scores.logprobs for r in readings])
     references = {r.task.id: policy.encode(r.task.privileged.solution) for r in readings}
@@ -68,22 +71,37 @@ def teacher_metrics(
         "teacher/gap_mean": float(flat.mean()),
         "teacher/gap_p95": float(np.quantile(flat, 0.95)),
         "teacher/gap_max": _mean([g.max() for g in gaps]),
+        "teacher/read_entropy": _mean(np.concatenate([r.scores.entropies for r in readings])),
+        "teacher/leap_entropy": _mean(leaps),
         "teacher/kl_student": float((sampled - read).mean()),
         "teacher/copy_rate": _mean(
             [copy_rate(r.action_ids, references[r.task.id]) for r in readings]
         ),
     }
     if gates:
-        metrics["gate/mean"] = float(np.concatenate(gates).mean())
+        metrics |= gate_metrics(np.concatenate(gates))
     by_style = defaultdict(list)
     for r in readings:
-        by_style[style(r.trajectory.text)].append((r.learnability, r.trajectory.verdict.reward))
-    for name, values in by_style.items():
+        by_style[style(r.trajectory.text)].append(r)
+    for name, alike in by_style.items():
         if name is not None:
-            metrics[f"teacher/G:{name}"] = _mean([g for g, _ in values])
-            metrics[f"teacher/correct:{name}"] = _mean([r for _, r in values])
+            metrics[f"teacher/G:{name}"] = _mean([r.learnability for r in alike])
+            metrics[f"teacher/correct:{name}"] = _mean([r.trajectory.verdict.reward for r in alike])
+            metrics[f"teacher/read_entropy:{name}"] = _mean(
+                np.concatenate([r.scores.entropies for r in alike])
+            )
     return metrics
 
 
-def _mean(values: Sequence[float]) -> float:
+def gate_metrics(weights: FloatArray) -> dict[str, float]:
+    """Describe the gates of a step's imitated tokens: their mean, and a histogram of three bins."""
+    return {
+        "gate/mean": float(weights.mean()),
+        "gate/shut": float((weights < SHUT).mean()),
+        "gate/half": float(((weights >= SHUT) & (weights <= OPEN)).mean()),
+        "gate/open": float((weights > OPEN).mean()),
+    }
+
+
+def _mean(values: Sequence[float] | FloatArray) -> float:
     return float(np.mean(values))

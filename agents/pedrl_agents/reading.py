@@ -2,15 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-import numpy as np
-
-from pedrl_agents.signals import judged, learnability, surprisal_gate
+from pedrl_agents.signals import METERS, Meter, judged
 from pedrl_agents.torch_policy import TorchPolicy
-from pedrl_env.records import FloatArray, Group, Task, TokenScores, Trajectory
-
-Gate = Literal["sigmoid", "none"]
+from pedrl_env.records import Group, Task, TokenScores, Trajectory, Turn
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,9 +26,14 @@ class Reading:
     learnability: float
 
     @property
+    def turn(self) -> Turn:
+        """What the teacher sampled."""
+        return self.trajectory.turns[-1]
+
+    @property
     def action_ids(self) -> tuple[int, ...]:
         """The sampled tokens."""
-        return self.trajectory.turns[-1].action_ids
+        return self.turn.action_ids
 
     @property
     def correct(self) -> bool:
@@ -42,7 +42,7 @@ class Reading:
 
 
 def read_as_student(
-    groups: Sequence[Group], policy: TorchPolicy, lam: float, beta: float
+    groups: Sequence[Group], policy: TorchPolicy, lam: float, beta: float, meter: Meter = "gap"
 ) -> list[list[Reading]]:
     """Score the judged rollouts of each group under the student's view, in one batch.
 
@@ -51,6 +51,7 @@ def read_as_student(
         policy: whose student reads.
         lam: weight of surprise in G.
         beta: sharpness of G.
+        meter: what counts as surprise.
 
     Returns:
         P lists, in the order of the groups.
@@ -65,17 +66,8 @@ def read_as_student(
     scores = iter(policy.score("student", pairs))
     return [
         [
-            Reading(
-                group.task, trajectory, view, s := next(scores), learnability(s.gaps, lam, beta)
-            )
+            Reading(group.task, trajectory, view, s := next(scores), METERS[meter](s, lam, beta))
             for trajectory in group.trajectories
         ]
         for group, view in zip(groups, views, strict=True)
     ]
-
-
-def imitation_weights(reading: Reading, gate: Gate, kappa: float, gamma: float) -> FloatArray:
-    """Return w_t of a rollout, shape (T,): the surprisal gate, or ones."""
-    if gate == "none":
-        return np.ones_like(reading.scores.logprobs)
-    return surprisal_gate(reading.scores.logprobs, kappa, gamma)

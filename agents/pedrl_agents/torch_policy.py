@@ -10,20 +10,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 import transformers
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from pedrl_agents.forward import Pair, action_logits, micro_batches, pack, pad_left, prefill
+from pedrl_agents.forward import (
+    LOGITS_PER_CHUNK,
+    Pair,
+    action_hidden,
+    in_chunks,
+    micro_batches,
+    pack,
+    pad_left,
+    prefill,
+)
 from pedrl_agents.losses import token_statistics
-from pedrl_agents.views import DEFAULT_CONTEXT, Context, render
+from pedrl_agents.views import DEFAULT_CONTEXT, Context, privileged_block, render
 from pedrl_env.policy import Ended
-from pedrl_env.records import GenerationRequest, Role, Task, TokenScores, Turn
+from pedrl_env.records import GenerationRequest, Privileged, Role, Task, TokenScores, Turn
 from pedrl_sandbox.errors import PedrlError
 
-Storage = Literal["separate", "shared"]
+Storage = Literal["separate", "shared", "ema"]
 COMPACT_BELOW = 0.75  # drop finished sequences from the batch once this share is still alive
 
 
@@ -40,6 +50,7 @@ class TorchPolicy:
 
     Attributes:
         models: role -> module; the same module twice when weights are shared.
+        storage: how the two roles' weights hang together; the learner acts on it.
         processed_tokens: tokens computed by forward passes so far, sampling included.
     """
 
@@ -50,8 +61,10 @@ class TorchPolicy:
         sampling: Sampling,
         context: tuple[Context, ...] = DEFAULT_CONTEXT,
         tokens_per_batch: int = 16384,
+        storage: Storage = "separate",
     ) -> None:
         self.models = models
+        self.storage = storage
         self.tokenizer = tokenizer
         self.sampling = sampling
         self.context = context
@@ -68,6 +81,10 @@ class TorchPolicy:
     def prompt_ids(self, task: Task, role: Role) -> tuple[int, ...]:
         """Encode the prompt of `task` as `role` sees it."""
         return self.encode(render(task, role, self.context))
+
+    def told_ids(self, task: Task, privileged: Privileged) -> tuple[int, ...]:
+        """Encode the prompt of a teacher that is told this, in place of the task's own secrets."""
+        return self.encode(privileged_block(privileged, ("solution", "feedback")) + task.prompt)
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Encode plain text, without special tokens."""
@@ -199,13 +216,18 @@ class TorchPolicy:
         scores: list[TokenScores | None] = [None] * len(pairs)
         for batch in micro_batches([len(p) + len(a) for p, a in pairs], self.tokens_per_batch):
             packed = pack([pairs[i] for i in batch], self.pad, self.device)
-            logits = action_logits(self.models[role], packed)
+            head = self.models[role].get_output_embeddings()
+            hidden = action_hidden(self.models[role], packed)
             self.processed_tokens += packed.processed_tokens
-            values = token_statistics(logits, packed.actions[packed.mask])
+            values = in_chunks(
+                lambda rows, actions, head=head: token_statistics(head(rows), actions),
+                LOGITS_PER_CHUNK // head.weight.shape[0],
+                hidden,
+                packed.actions[packed.mask],
+            )
             lengths = [len(pairs[i][1]) for i in batch]
-            columns = [v.double().cpu().split(lengths) for v in values]
-            for i, logprob, gap, entropy in zip(batch, *columns, strict=True):
-                scores[i] = TokenScores(logprob.numpy(), gap.numpy(), entropy.numpy())
+            for i, rows in zip(batch, values.double().cpu().split(lengths), strict=True):
+                scores[i] = TokenScores(*np.ascontiguousarray(rows.numpy().T))
         return [s for s in scores if s is not None]
 
     def state(self) -> dict[str, dict[str, Tensor]]:
@@ -250,7 +272,8 @@ def load_policy(
     Args:
         checkpoint: folder with config, safetensors and tokenizer.
         sampling: how rollouts are drawn.
-        storage: ``separate`` gives each role its own copy; ``shared`` one module to both.
+        storage: ``separate`` gives each role its own copy; ``shared`` one module to both; ``ema``
+            makes the teacher a moving average of the student.
         context: the privileged fields that the teacher sees.
 
     Raises:
@@ -272,4 +295,6 @@ def load_policy(
         ) from error
     student.eval()
     teacher = student if storage == "shared" else copy.deepcopy(student)
-    return TorchPolicy({"student": student, "teacher": teacher}, tokenizer, sampling, context)
+    return TorchPolicy(
+        {"student": student, "teacher": teacher}, tokenizer, sampling, context, storage=storage
+    )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from pedrl_agents.algorithm import Algorithm
+from pedrl_agents.knobs import span_of
 from pedrl_agents.learner import LearnerConfig
 from pedrl_agents.registry import method_class, methods
 from pedrl_agents.views import DEFAULT_CONTEXT, Context
@@ -175,8 +176,6 @@ def build_method(name: str, knobs: Mapping[str, Value]) -> tuple[Algorithm, Lear
             algorithm = dataclasses.replace(algorithm, **{head: value})
         else:
             algorithm = replace_field(algorithm, head, value, f"{name}.{key}")
-    if algorithm.group_size < 1:
-        raise PedrlError(f"{name}.group_size must be at least 1, not {algorithm.group_size}")
     if not 0 < learner.learning_rate < math.inf:
         raise PedrlError(
             f"{name}.learning_rate must be greater than 0 and finite, not {learner.learning_rate}"
@@ -209,6 +208,10 @@ def replace_field(record: Any, name: str, value: Any, label: str) -> Any:
         raise PedrlError(f"{label} cannot be set directly{hint}")
     elif kind is float:
         raise PedrlError(f"{label} must be a number, not {value!r}")
+    span = span_of(type(record), name)
+    if span is not None and value not in span:
+        ends = f"at least {span.low:g}" if span.high == math.inf else str(span)
+        raise PedrlError(f"{label} must be {ends}, not {value!r}")
     return dataclasses.replace(record, **{name: value})
 
 

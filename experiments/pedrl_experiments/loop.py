@@ -17,7 +17,8 @@ from pathlib import Path
 
 import torch
 
-from pedrl_agents.algorithm import State
+from pedrl_agents.algorithm import FollowsUp, State
+from pedrl_agents.forward import Pair
 from pedrl_agents.learner import Learner
 from pedrl_agents.mechanism import rollout_metrics
 from pedrl_agents.torch_policy import Sampling, load_policy
@@ -88,9 +89,13 @@ class Run:
         self.times: defaultdict[str, float] = defaultdict(float)
         per_step = config.tasks_per_step * self.algorithm.group_size
         self.steps = config.budget // per_step
-        self.eval_steps = {
-            round(i * self.steps / (config.eval_points + 1)) for i in range(config.eval_points + 1)
-        }
+        # In rollouts, because a method that follows up pays more for some steps than for others.
+        self.eval_marks = [
+            round(i * self.steps / (config.eval_points + 1)) * per_step
+            for i in range(config.eval_points + 1)
+        ]
+        self.evaluated = 0  # marks
+        self.replay: tuple[Pair, ...] = ()
         self.step = 0
         self.score = float("nan")
         self._evaluation: Sampled | None = None
@@ -101,13 +106,15 @@ class Run:
         self._restore()
         stream = _task_stream(self.suite.tasks("train"), self.config.tasks_per_step, self.key.seed)
         batches = [next(stream) for _ in range(self.steps)]
-        while self.step < self.steps:
-            if self.step in self.eval_steps:
+        while not self.spent:
+            due = sum(mark <= self.budget.axis for mark in self.eval_marks)
+            if due > self.evaluated:
+                self.evaluated = due
                 self.begin_evaluation(self.config.eval_tasks, self.config.eval_samples)
             metrics = self.train_step(batches[self.step])
             self.step += 1
             self._log(metrics)
-            if self.step % CHECKPOINT_EVERY == 0 and self.step < self.steps:
+            if self.step % CHECKPOINT_EVERY == 0 and not self.spent:
                 self._checkpoint()
             tell(self.step, self.steps, self.score)
         self.begin_evaluation(self.config.final_tasks, self.config.final_samples)
@@ -116,26 +123,49 @@ class Run:
         self.policy.save("student", self.store.folder / "final")
         tell(self.step, self.steps, self.score)
 
+    @property
+    def spent(self) -> bool:
+        """Whether another step would overrun the budget."""
+        per_step = self.config.tasks_per_step * self.algorithm.group_size
+        return self.budget.axis + per_step > self.config.budget
+
     def train_step(self, tasks: Sequence[Task]) -> dict[str, float]:
         """Sample, verify, assign credit, learn; return the step's metrics."""
-        state = State(self.step, self.steps, self.suite.style)
-        requests = self.algorithm.plan(tasks, state)
+        state = State(self.step, self.steps, self.suite.style, self.replay)
         with self._timed("sampling"):
-            groups = rollout(
-                requests,
-                self.policy,
-                self.verifier,
-                seed=_seed("train", self.key.seed, self.step),
-                policy_version=self.step,
-            )
+            groups = self._rollouts(self.algorithm.plan(tasks, state), "train")
+            groups += self._follow_ups(groups, len(tasks), state)
         with self._timed("scoring"):
             annotation = self.algorithm.signal(groups, self.policy, state)
+        self.replay = annotation.replay
         with self._timed("learning"):
             losses = self.learner.step(annotation.signals)
         self.end_evaluation()
         self._charge(groups, annotation.demonstrations, len(tasks))
         self.store.trajectories(self.step, groups)
         return {**rollout_metrics(groups, self.suite.style), **annotation.metrics, **losses}
+
+    def _rollouts(self, requests: Sequence[GenerationRequest], purpose: str) -> list[Group]:
+        seed = _seed(purpose, self.key.seed, self.step)
+        return rollout(requests, self.policy, self.verifier, seed=seed, policy_version=self.step)
+
+    def _follow_ups(self, first: Sequence[Group], tasks: int, state: State) -> list[Group]:
+        """Sample what the algorithm asks for on seeing a step's rollouts, if the budget allows."""
+        groups: list[Group] = []
+        if not isinstance(self.algorithm, FollowsUp):
+            return groups
+        left = self.config.budget - self.budget.axis - sum(len(g.trajectories) for g in first)
+        attempt = 0
+        while True:
+            seed = _seed(f"spare/{attempt}", self.key.seed, self.step)
+            spare = next(_task_stream(self.suite.tasks("train"), tasks, seed))
+            requests = self.algorithm.follow_up([*first, *groups], spare, attempt, state)
+            cost = sum(r.samples for r in requests)
+            if not requests or cost > left:
+                return groups
+            left -= cost
+            groups += self._rollouts(requests, f"train/{attempt}")
+            attempt += 1
 
     def begin_evaluation(self, tasks: int, samples: int) -> None:
         """Sample the student on held-out tasks; they are verified while training goes on.
@@ -256,6 +286,8 @@ class Run:
         self.store.checkpoint(
             {
                 "step": self.step,
+                "evaluated": self.evaluated,
+                "replay": self.replay,
                 "models": self.policy.state(),
                 "learner": self.learner.state(),
                 "budget": {k: getattr(self.budget, k) for k in Budget.__slots__},
@@ -268,7 +300,8 @@ class Run:
         state = self.store.resume()
         if state is None:
             return
-        self.step = state["step"]
+        self.step, self.evaluated = state["step"], state["evaluated"]
+        self.replay = state["replay"]
         self.policy.load_state(state["models"])
         self.learner.load_state(state["learner"])
         self.budget = Budget(**state["budget"])

@@ -251,10 +251,10 @@ def test_each_set_of_weights_takes_one_step(tiny_base: Path, storage: Storage) -
     signals = signals_of_both_roles(ours)
     learner = make_learner(ours)
     metrics = learner.step(signals)
-    assert dict(learner.updates) == ({"student": 1} if storage == "shared" else {
-        "student": 1, "teacher": 1,
-    })  # fmt: skip
-    if storage == "shared":  # the sum of both terms, at once
+    assert dict(learner.updates) == (
+        {"student": 1, "teacher": 1} if storage == "separate" else {"student": 1}
+    )
+    if storage != "separate":  # the sum of both terms, at once
         loss = hand_loss(theirs, signals, 10, "grpo").item()
         assert metrics == {
             "loss/student": pytest.approx(loss, abs=1e-5),

@@ -102,11 +102,12 @@ def test_token_statistics_by_hand() -> None:
     # p = (1/2, 1/4, 1/8, 1/8), shifted logits.
     logits = torch.tensor([[0.5, 0.25, 0.125, 0.125]]).log() + 7.0
     logits = logits.expand(3, 4)
-    chosen, gaps, entropies = token_statistics(logits, torch.tensor([0, 1, 3]))
+    chosen, gaps, entropies, ranks = token_statistics(logits, torch.tensor([0, 1, 3])).T
     assert chosen.tolist() == pytest.approx([math.log(p) for p in (1 / 2, 1 / 4, 1 / 8)], rel=1e-6)
     assert gaps.tolist() == pytest.approx([0.0, math.log(2), math.log(4)], rel=1e-6, abs=1e-12)
     assert gaps[0].item() == 0.0  # the argmax has a gap of exactly nothing
     assert entropies.tolist() == pytest.approx([1.75 * math.log(2)] * 3, rel=1e-6)
+    assert ranks.tolist() == [1, 2, 3]  # two tokens share 1/8: neither is likelier than the other
 
 
 def explicit_jsd(student: Tensor, teacher: Tensor, beta: float) -> Tensor:

@@ -1,17 +1,23 @@
 """On-policy self-distillation (OPSD, 2601.18734): the student samples, the teacher corrects tokens.
 
+    L = mean over tokens of D(pi_T(. | x, c, tau_<t), pi_S(. | x, tau_<t)),  tau sampled by pi_S
+
 The teacher is the same model with the privileged context in its prompt, at its initial weights. The
 loss is a divergence between the two full next-token distributions, on the student's own tokens.
-No reward is used, so training rollouts are not verified; they are charged like any other.
+No reward is used, so training rollouts are not verified; they are charged like any other. The
+authors' later code clips each vocabulary entry: ``divergence.entry_clip=0.05``.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from pedrl_agents.algorithm import Annotation, State
+from pedrl_agents.knobs import Positive
 from pedrl_agents.losses import Divergence, PolicyLoss
+from pedrl_agents.signals import distil
 from pedrl_agents.torch_policy import Storage, TorchPolicy
-from pedrl_env.records import GenerationRequest, Group, Signal, Task
+from pedrl_env.records import GenerationRequest, Group, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,14 +27,13 @@ class OPSD:
     Attributes:
         group_size: student rollouts per task and step.
         storage: ``separate`` keeps the teacher at its initial weights (paper); ``shared`` makes it
-            the live model.
-        divergence: beta 0 forward KL, 1 reverse KL, between them the generalised JSD.
+            the live model; ``ema`` its moving average.
     """
 
-    group_size: int = 8
+    group_size: Positive = 8
     storage: Storage = "separate"
-    policy_loss: PolicyLoss = PolicyLoss()
     divergence: Divergence = Divergence(beta=0.0)
+    policy_loss: ClassVar[PolicyLoss] = PolicyLoss()
 
     def plan(self, tasks: Sequence[Task], state: State) -> list[GenerationRequest]:
         """Every rollout is the student's, and none needs a verdict."""
@@ -39,14 +44,5 @@ class OPSD:
         signals = []
         for group in groups:
             teacher_view = policy.prompt_ids(group.task, "teacher")
-            for trajectory in group.trajectories:
-                turn = trajectory.turns[-1]
-                signals.append(
-                    Signal(
-                        "student",
-                        turn.prompt_ids,
-                        turn.action_ids,
-                        teacher_prompt_ids=teacher_view,
-                    )
-                )
+            signals += [distil(t.turns[-1], teacher_view) for t in group.trajectories]
         return Annotation(signals)

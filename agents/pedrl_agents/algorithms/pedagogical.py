@@ -10,17 +10,19 @@ schedule. Ours are defaults chosen on validation tasks, and the report gives the
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
-
-import numpy as np
+from math import inf
+from typing import Annotated, ClassVar, Literal
 
 from pedrl_agents.algorithm import Annotation, State
+from pedrl_agents.algorithms.grpo import GRPO
+from pedrl_agents.forward import Pair
+from pedrl_agents.knobs import Count, Positive, Share, Span
 from pedrl_agents.losses import Divergence, PolicyLoss
 from pedrl_agents.mechanism import teacher_metrics
-from pedrl_agents.reading import Gate, Reading, imitation_weights, read_as_student
-from pedrl_agents.signals import Normalisation, group_advantages
+from pedrl_agents.reading import Reading, read_as_student
+from pedrl_agents.signals import GATES, Gate, Meter, Normalisation, group_advantages, reinforce
 from pedrl_agents.torch_policy import Storage, TorchPolicy
-from pedrl_env.records import GenerationRequest, Group, Signal, Task
+from pedrl_env.records import FloatArray, GenerationRequest, Group, Signal, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,8 @@ class Pedagogical:
     Attributes:
         group_size: teacher rollouts per task and step.
         lam, beta: weight and sharpness of surprise in G; beta 0 is the mean gap, inf the largest.
+        meter: what G reads: the ``gap`` (published), absolute ``surprisal``, ``entropy-gap``,
+            ``rank-ratio``, or the limits ``mean`` and ``max`` of the gap; see signals.py.
         reward: ``product`` R * G (published), ``additive`` R - lam * mean surprisal, or
             ``correctness`` R alone.
         advantage: ``none`` subtracts the group mean only; ``group`` also divides by the group's
@@ -37,59 +41,76 @@ class Pedagogical:
             by the batch's.
         kappa, gamma: slope and threshold (nats) of the gate. -9.2 is log 1e-4; at -3 the gate can
             close for good on what a student that is confidently wrong needs most.
-        gate: ``sigmoid`` (published) or ``none``.
+        gate: ``sigmoid`` (published), ``hard`` (open above gamma, shut below) or ``none``.
         warmup: first steps in which only the teacher learns; imitating while it still leaps raises
             the G of leaps.
+        teacher_steps, student_steps: after the warm-up, rounds of so many steps in which the
+            teacher alone learns, then so many in which the student alone does; 0 and 0 let both
+            learn in every step.
+        select: imitate ``all`` correct rollouts, the ``best`` G of each task, or those with G above
+            a ``threshold``.
+        least_g: that threshold.
+        replay: so many of the latest selected rollouts are imitated again in every step, with
+            gates of the student as it is then.
+        final_grpo: last steps in which the student samples itself and learns by GRPO.
         train_teacher: False leaves the teacher as it is (ablation).
-        storage: whether the two roles share weights.
+        storage: two copies, shared weights, or a teacher that is the student's moving average;
+            with the latter two, what moves the teacher moves the student's weights.
     """
 
-    group_size: int = 8
-    lam: float = 1.0
-    beta: float = 5.0
+    group_size: Positive = 8
+    lam: Annotated[float, Span(0.0, inf, "0.5 to 1")] = 1.0
+    beta: Annotated[float, Span(0.0, inf, "5 to 10")] = 5.0
+    meter: Meter = "gap"
     reward: Literal["product", "additive", "correctness"] = "product"
     advantage: Normalisation = "batch"
-    kappa: float = 2.0
-    gamma: float = -9.2
+    kappa: Annotated[float, Span(0.0, inf, "1 to 4")] = 2.0
+    gamma: Annotated[float, Span(-inf, inf, "-2.5 to -4, or -9.2")] = -9.2
     gate: Gate = "sigmoid"
-    warmup: int = 5
+    warmup: Count = 5
+    teacher_steps: Count = 0
+    student_steps: Count = 0
+    select: Literal["all", "best", "threshold"] = "all"
+    least_g: Share = 0.5
+    replay: Count = 0
+    final_grpo: Count = 0
     train_teacher: bool = True
     storage: Storage = "separate"
     policy_loss: PolicyLoss = PolicyLoss()
-    divergence: Divergence = Divergence()
+    divergence: ClassVar[Divergence] = Divergence()
 
     def plan(self, tasks: Sequence[Task], state: State) -> list[GenerationRequest]:
-        """Every rollout is the teacher's."""
+        """Every rollout is the teacher's, but for those of the final GRPO."""
+        if self._finishing(state):
+            return GRPO(self.group_size).plan(tasks, state)
         return [GenerationRequest(task, "teacher", self.group_size) for task in tasks]
 
     def signal(self, groups: Sequence[Group], policy: TorchPolicy, state: State) -> Annotation:
         """Reward the teacher with R * G; weigh its correct rollouts for the student."""
-        readings_GS = read_as_student(groups, policy, self.lam, self.beta)
-        rewards_GS = [[self._reward(r) for r in readings] for readings in readings_GS]
-        advantages_GS = group_advantages(rewards_GS, self.advantage)
-
-        signals, gates = [], []
-        for readings, advantages in zip(readings_GS, advantages_GS, strict=True):
-            for reading, advantage in zip(readings, advantages, strict=True):
-                if self.train_teacher:
-                    turn = reading.trajectory.turns[-1]
-                    signals.append(
-                        Signal(
-                            "teacher",
-                            turn.prompt_ids,
-                            turn.action_ids,
-                            advantages=np.full(len(turn.action_ids), advantage),
-                            old_logprobs=np.asarray(turn.logprobs),
-                        )
-                    )
-                if reading.correct and state.step >= self.warmup:
-                    weights = imitation_weights(reading, self.gate, self.kappa, self.gamma)
-                    gates.append(weights)
-                    signals.append(
-                        Signal("student", reading.view, reading.action_ids, ce_weights=weights)
-                    )
-        flat = [r for readings in readings_GS for r in readings]
-        return Annotation(signals, teacher_metrics(flat, gates, policy, state.style))
+        if self._finishing(state):
+            return GRPO(self.group_size).signal(groups, policy, state)
+        teaching, imitating = self._phase(state.step)
+        readings_GS = read_as_student(groups, policy, self.lam, self.beta, self.meter)
+        readings = [r for group in readings_GS for r in group]
+        signals: list[Signal] = []
+        if teaching:
+            rewards_GS = [[self._reward(r) for r in group] for group in readings_GS]
+            advantages = [a for g in group_advantages(rewards_GS, self.advantage) for a in g]
+            signals += [
+                reinforce("teacher", r.turn, a) for r, a in zip(readings, advantages, strict=True)
+            ]
+        gates: list[FloatArray] = []
+        fresh = [r for group in readings_GS for r in self._selected(group)]
+        if imitating:
+            pairs = [(r.view, r.action_ids) for r in fresh] + list(state.replay)
+            read = [r.scores for r in fresh] + policy.score("student", state.replay)
+            gates = [GATES[self.gate](s.logprobs, self.kappa, self.gamma) for s in read]
+            signals += [
+                Signal("student", *pair, ce_weights=gate)
+                for pair, gate in zip(pairs, gates, strict=True)
+            ]
+        metrics = teacher_metrics(readings, gates, policy, state.style)
+        return Annotation(signals, metrics, replay=self._kept(state.replay, fresh))
 
     def _reward(self, reading: Reading) -> float:
         correct = reading.trajectory.verdict.reward
@@ -98,3 +119,28 @@ class Pedagogical:
         if self.reward == "additive":
             return correct + self.lam * float(reading.scores.logprobs.mean())
         return correct
+
+    def _selected(self, group: Sequence[Reading]) -> list[Reading]:
+        correct = [r for r in group if r.correct]
+        if self.select == "best":
+            return sorted(correct, key=lambda r: -r.learnability)[:1]
+        if self.select == "threshold":
+            return [r for r in correct if r.learnability > self.least_g]
+        return correct
+
+    def _kept(self, replay: tuple[Pair, ...], fresh: Sequence[Reading]) -> tuple[Pair, ...]:
+        both = (*replay, *((r.view, r.action_ids) for r in fresh))
+        return both[-self.replay :] if self.replay else ()
+
+    def _phase(self, step: int) -> tuple[bool, bool]:
+        """Say whether teacher and student learn at a step."""
+        if step < self.warmup:
+            return self.train_teacher, False
+        length = self.teacher_steps + self.student_steps
+        if length == 0:
+            return self.train_teacher, True
+        teaching = (step - self.warmup) % length < self.teacher_steps
+        return teaching and self.train_teacher, not teaching
+
+    def _finishing(self, state: State) -> bool:
+        return state.steps - state.step <= self.final_grpo

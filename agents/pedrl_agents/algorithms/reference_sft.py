@@ -6,9 +6,11 @@ cost its tasks' rollouts.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from pedrl_agents.algorithm import Annotation, State
 from pedrl_agents.demonstrations import carry_tasks, completion_of, imitate
+from pedrl_agents.knobs import Positive
 from pedrl_agents.losses import Divergence, PolicyLoss
 from pedrl_agents.torch_policy import Storage, TorchPolicy
 from pedrl_env.records import GenerationRequest, Group, Task
@@ -22,10 +24,10 @@ class ReferenceSFT:
         group_size: rollouts a task would have cost, for the shared budget axis.
     """
 
-    group_size: int = 8
-    storage: Storage = "shared"
-    policy_loss: PolicyLoss = PolicyLoss()
-    divergence: Divergence = Divergence()
+    group_size: Positive = 8
+    storage: ClassVar[Storage] = "shared"
+    policy_loss: ClassVar[PolicyLoss] = PolicyLoss()
+    divergence: ClassVar[Divergence] = Divergence()
 
     def plan(self, tasks: Sequence[Task], state: State) -> list[GenerationRequest]:
         """Nothing is sampled."""

@@ -8,11 +8,15 @@ imitated. This is Pedagogical RL without the pedagogy.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
+from typing import Annotated, ClassVar
 
 from pedrl_agents.algorithm import Annotation, State
+from pedrl_agents.knobs import Positive, Span, Weight
 from pedrl_agents.losses import Divergence, PolicyLoss
 from pedrl_agents.mechanism import teacher_metrics
-from pedrl_agents.reading import Gate, imitation_weights, read_as_student
+from pedrl_agents.reading import read_as_student
+from pedrl_agents.signals import GATES, Gate
 from pedrl_agents.torch_policy import Storage, TorchPolicy
 from pedrl_env.records import GenerationRequest, Group, Signal, Task
 
@@ -23,20 +27,22 @@ class RejectionSFT:
 
     Attributes:
         group_size: teacher rollouts per task and step.
-        gate: ``none`` (plain SFT) or ``sigmoid``, the surprisal gate of Pedagogical RL.
+        gate: ``none`` (plain SFT), or Pedagogical RL's ``sigmoid`` or ``hard`` surprisal gate.
         kappa, gamma: slope and threshold (nats) of the gate.
         lam, beta: of G, which is logged here and used for nothing.
+        storage: ``separate`` keeps the teacher at its initial weights; ``shared`` makes it the live
+            model (STaR, ReST-EM), ``ema`` its moving average.
     """
 
-    group_size: int = 8
+    group_size: Positive = 8
     gate: Gate = "none"
-    kappa: float = 2.0
-    gamma: float = -3.0
-    lam: float = 1.0
-    beta: float = 5.0
+    kappa: Annotated[float, Span(0.0, inf, "1 to 4")] = 2.0
+    gamma: Annotated[float, Span(-inf, inf, "-2.5 to -4, or -9.2")] = -3.0
+    lam: Weight = 1.0
+    beta: Weight = 5.0
     storage: Storage = "separate"
-    policy_loss: PolicyLoss = PolicyLoss()
-    divergence: Divergence = Divergence()
+    policy_loss: ClassVar[PolicyLoss] = PolicyLoss()
+    divergence: ClassVar[Divergence] = Divergence()
 
     def plan(self, tasks: Sequence[Task], state: State) -> list[GenerationRequest]:
         """Every rollout is the teacher's."""
@@ -47,7 +53,7 @@ class RejectionSFT:
         readings_GS = read_as_student(groups, policy, self.lam, self.beta)
         readings = [r for group in readings_GS for r in group]
         kept = [r for r in readings if r.correct]
-        gates = [imitation_weights(r, self.gate, self.kappa, self.gamma) for r in kept]
+        gates = [GATES[self.gate](r.scores.logprobs, self.kappa, self.gamma) for r in kept]
         signals = [
             Signal("student", r.view, r.action_ids, ce_weights=weights)
             for r, weights in zip(kept, gates, strict=True)
