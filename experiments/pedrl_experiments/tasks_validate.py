@@ -103,6 +103,7 @@ def validate(
         run = _Runner(verifier, found, advance)
         sound = _references(run, readable, settings.repeats)
         _stubs(run, sound)
+        _buggy(run, sound, suite)
         _cheats(run, sound)
         _mutants(run, sound, suite, settings)
         found.executions = verifier.stats.executions
@@ -246,6 +247,21 @@ def _stubs(run: _Runner, tasks: Sequence[Task]) -> None:
             run.found.stubs_passed += 1
             run.found.complain(
                 task.id, f"functions with the body `{body}` pass: add a test that demands more"
+            )
+
+
+def _buggy(run: _Runner, tasks: Sequence[Task], suite: Suite) -> None:
+    """Run the programs that prompts ask to mend."""
+    buggy: Callable[[Task], str] | None = getattr(suite, "buggy", None)
+    if buggy is None:
+        return
+    verdicts = run("buggy programs", [(task, buggy(task)) for task in tasks])
+    for task, verdict in zip(tasks, verdicts, strict=True):
+        run.found.buggy += verdict.judged
+        if verdict.status == "passed":
+            run.found.buggy_passed += 1
+            run.found.complain(
+                task.id, "the buggy program in its prompt passes: add a test that fails it"
             )
 
 

@@ -52,6 +52,8 @@ class Validation:
         flaky: id -> how many of these runs did not pass.
         stubs: programs with empty functions that were run, and of these
         stubs_passed: passed.
+        buggy: programs that prompts ask to mend, and of these
+        buggy_passed: passed.
         cheats: programs that were tried against tests that are programs, and of these
         cheats_passed: passed.
         mutants: that were run, and of these
@@ -74,6 +76,8 @@ class Validation:
     flaky: dict[str, int] = field(default_factory=dict)
     stubs: int = 0
     stubs_passed: int = 0
+    buggy: int = 0
+    buggy_passed: int = 0
     cheats: int = 0
     cheats_passed: int = 0
     mutants: int = 0
@@ -139,6 +143,8 @@ class Validation:
         rate = "unknown" if self.flake_rate is None else f"{self.flake_rate:.2%} of {self.runs}"
         yield "flaky runs", rate
         yield "stubs fail", f"{self.stubs - self.stubs_passed}/{self.stubs}"
+        if self.buggy:
+            yield "buggy programs fail", f"{self.buggy - self.buggy_passed}/{self.buggy}"
         if self.programs:
             yield "graded by a program", str(len(self.programs))
             yield "cheats fail there", f"{self.cheats - self.cheats_passed}/{self.cheats}"

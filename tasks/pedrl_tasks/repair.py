@@ -15,6 +15,7 @@ from pedrl_env.records import Privileged, Split, Task
 from pedrl_env.registry import make_suite
 from pedrl_env.suite import Dial, SuiteInfo, all_tasks
 from pedrl_sandbox.errors import PedrlError, unknown_name
+from pedrl_tasks.buggy import BEHIND, buggy_program
 from pedrl_tasks.importers.files import Refused
 from pedrl_tasks.repair_bugs import (
     Bug,
@@ -49,6 +50,7 @@ class Repair:
     """
 
     name = "repair"
+    buggy = staticmethod(buggy_program)
     info: SuiteInfo = SuiteInfo(
         name="repair",
         title="Repair: one bug in a function of another suite",
@@ -124,8 +126,7 @@ def _task(name: str, one: Origin, bug: Bug) -> Task:
     hidden = tuple(case for index, case in enumerate(one.cases) if index != bug.case)
     call, program = call_text(one.task.entry_point, shown), bug.program.rstrip()
     prompt = (
-        f"{program}\n\n\n"
-        f"# The function above has a bug: {call} {bug.says}, but {right(shown)}.\n"
+        f"{program}{BEHIND}function above has a bug: {call} {bug.says}, but {right(shown)}.\n"
         f"# The corrected function:\n{one.head}"
     )
     lines = [f"{call_text(one.task.entry_point, case)} {right(case)}" for case in hidden]

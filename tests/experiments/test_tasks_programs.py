@@ -12,11 +12,14 @@ from pedrl_env import (
     Privileged,
     PytestProgram,
     ScriptCase,
+    Split,
     Task,
     Verifier,
 )
 from pedrl_experiments.tasks_cheats import cheats_for, graded_by, tried
 from pedrl_experiments.tasks_programs import odd_limits, shown_tests, shows_reference, stub
+from pedrl_experiments.tasks_validate import Settings, validate
+from pedrl_tasks.buggy import buggy_program
 
 ADD = Task(
     id="mine/a",
@@ -70,6 +73,34 @@ def test_stubs_are_programs_without_bodies() -> None:
     script = of(ADD, prompt="Print 1.\n", entry_point="", tests=tests, privileged=program)
     assert stub(script, "return None") == "pass\n"
     assert odd_limits(ADD) == ""
+
+
+def test_the_buggy_program_of_a_prompt_must_fail() -> None:
+    class Mending:
+        """A suite of one task, whose prompt shows a program."""
+
+        name = "mine"
+        buggy = staticmethod(buggy_program)
+
+        def __init__(self, body: str) -> None:
+            says = "# The function above has a bug.\n# The corrected function:\ndef add(a, b):\n"
+            self.task = of(ADD, prompt=f"def add(a, b):\n    {body}\n\n\n{says}")
+
+        def tasks(self, split: Split) -> list[Task]:
+            return [self.task] if split == "test" else []
+
+        def style(self, text: str) -> str | None:
+            return None
+
+    for body, passed in (("return a - b", 0), ("return b + a if a == 1 else a + b", 1)):
+        suite = Mending(body)
+        assert suite.buggy(suite.task) == f"def add(a, b):\n    {body}\n"
+        found = validate(suite, [suite.task], Settings(repeats=1, mutants=1), lambda *_: None)
+        assert (found.buggy, found.buggy_passed) == (1, passed)
+        whats = [problem.what for problem in found.problems if problem.task == "mine/a"]
+        assert (
+            whats == ["the buggy program in its prompt passes: add a test that fails it"] * passed
+        )
 
 
 CHECK = "def check(candidate):\n    assert candidate(1, 2) == 3\n"

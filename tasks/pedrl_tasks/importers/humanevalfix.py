@@ -13,6 +13,7 @@ from typing import ClassVar
 from pedrl_env.records import Privileged, Task
 from pedrl_env.suite import SuiteInfo
 from pedrl_sandbox.errors import PedrlError
+from pedrl_tasks.buggy import buggy_program
 from pedrl_tasks.humaneval import GROUP, LIMITS, read_check
 from pedrl_tasks.importers.asserts import parse
 from pedrl_tasks.importers.files import FileSuite, Record, read_records
@@ -33,6 +34,7 @@ class HumanEvalFix(FileSuite):
         shown="examples of the docstrings are among the tests, as published",
     )
     default: ClassVar = "humanevalfix/humanevalpack_python.jsonl"
+    buggy = staticmethod(buggy_program)
 
     @classmethod
     def load(cls, path: Path) -> Iterator[Task]:

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Final
 from pedrl_env.records import Case, Limits, Privileged, PytestProgram, Task
 from pedrl_env.suite import SuiteInfo
 from pedrl_sandbox.errors import PedrlError
+from pedrl_tasks.buggy import BEHIND, buggy_program
 from pedrl_tasks.importers.files import FileSuite, Refused, read_text
 from pedrl_tasks.importers.unittests import from_solution
 
@@ -39,6 +40,7 @@ class QuixBugs(FileSuite):
         splits={"test": "all programs"},
     )
     default: ClassVar = "QuixBugs"
+    buggy = staticmethod(buggy_program)
 
     @classmethod
     def load(cls, path: Path) -> Iterator[Task | Refused]:
@@ -61,7 +63,7 @@ def _task(root: Path, program: Path) -> Task | Refused:
         return Refused(full_id, f"it has no reference {reference.name} in {reference.parent.name}")
     cases = root / "json_testcases" / f"{name}.json"
     tests = root / "python_testcases" / f"test_{name}.py"
-    says = "\n\n\n# The program above has a bug on one line. "
+    says = f"{BEHIND}program above has a bug on one line. "
     if cases.exists():
         return Task(
             id=full_id,
