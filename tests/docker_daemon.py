@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pedrl_sandbox import IsolationUnavailableError, image
@@ -55,7 +55,9 @@ class Daemon:
         raise DaemonUnavailableError(f"dockerd does not start: {''.join(last)[-300:]}")
 
     def _answers_with(self, storage: str) -> bool:
-        (self.folder / "pid").unlink(missing_ok=True)
+        # Where process 1 of the machine reaps nobody, the dead look alive to a new daemon.
+        for pid in ("pid", "exec/containerd/containerd.pid"):
+            (self.folder / pid).unlink(missing_ok=True)
         with (self.folder / "log").open("wb") as log:
             argv = [*self._argv, "--storage-driver", storage]
             self._process = subprocess.Popen(
@@ -85,8 +87,17 @@ class Daemon:
             self.kill()
 
     def close(self) -> None:
-        """Stop it and remove its folders."""
+        """Stop it and remove its folders, with what a daemon leaves there that was killed."""
         self.stop()
+        ours = os.fsencode(self.folder)
+        for command in Path("/proc").glob("[0-9]*/cmdline"):
+            with suppress(FileNotFoundError, ProcessLookupError):
+                if ours in command.read_bytes():
+                    os.kill(int(command.parent.name), signal.SIGKILL)
+        mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+        for mount in sorted(mounts, reverse=True):
+            if mount.startswith(f"{self.folder}/"):
+                subprocess.run(["umount", "--lazy", mount], check=True)
         self._folder.cleanup()
 
 

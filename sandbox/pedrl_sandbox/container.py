@@ -103,7 +103,7 @@ class ContainerWorker:
 
     def __init__(self, api: "docker.APIClient", room: Room, packages: Packages | None) -> None:
         self._api = api
-        self._memory_mb = JobLimits().memory_mb + SPARE_MB
+        self._memory_mb = SPARE_MB  # enough to start and for the known job
         self._streams = _Streams()
         self._id = ""
         self._sockets = contextlib.ExitStack()
@@ -200,14 +200,18 @@ class ContainerWorker:
 
         The stream first: a daemon that waits for it to be drained would not come to the killing.
         """
+        from docker.errors import NotFound
+
         self._sockets.close()
-        if self._id:
-            try:
+        try:
+            if self._id:
                 with _as_death():
                     self._api.remove_container(self._id, force=True, v=True)
-            except WorkerDiedError as error:
-                text = f"container {self._id[:12]} is left to the next start of pedrl ({error})"
+        except WorkerDiedError as error:
+            if not isinstance(error.__cause__, NotFound):
+                text = f"container {self._id[:12]} is left until the next one starts ({error})"
                 warnings.warn(text, stacklevel=2)
+        self._id = ""
         self._api.close()
 
 
@@ -235,7 +239,6 @@ class DockerSandbox(WarmSandbox):
     ) -> None:
         with contextlib.closing(connect()) as api:
             find_image(api)
-            _sweep(api)
         for name in packages.folders if packages else ():
             if f"{image.PACKAGES}/{name}/__init__.py" not in image.contents():
                 raise PedrlError(
@@ -247,7 +250,9 @@ class DockerSandbox(WarmSandbox):
         super().__init__("docker", self._make_worker, workers=workers, retries=retries)
 
     def _make_worker(self) -> ContainerWorker:
-        worker = ContainerWorker(self._reconnect(), self._room, self._packages)
+        api = self._reconnect()
+        _sweep(api)
+        worker = ContainerWorker(api, self._room, self._packages)
         self._patience_s = RETURN_S
         return worker
 
@@ -267,13 +272,12 @@ class _Streams:
     """Takes docker's multiplexed stream apart."""
 
     def __init__(self) -> None:
-        self.heard = time.time()
+        self.heard = time.time()  # the last output
         self.stderr = bytearray()  # the end of it
         self._buffer = bytearray()
 
     def stdout_of(self, chunk: bytes) -> bytes:
         """What of ``chunk``, and of all before that was incomplete, is standard output."""
-        self.heard = time.time()
         self._buffer += chunk
         out = bytearray()
         position, head = 0, _HEADER.size
@@ -289,6 +293,8 @@ class _Streams:
                 out += self._buffer[position + head : end]
             position = end
         del self._buffer[:position]
+        if out:
+            self.heard = time.time()
         return bytes(out)
 
 
@@ -319,7 +325,7 @@ def _create(api: "docker.APIClient", room: Room, packages: Packages | None, memo
         pids_limit=PIDS,
         log_config={"Type": "none"},  # else every frame is written to a file of the host
     )
-    command = [image.INTERPRETER, "-s", "-S", "-B", "-X", "utf8", "-X", "no_debug_ranges"]
+    command = [image.INTERPRETER, "-P", "-s", "-S", "-B", "-X", "utf8", "-X", "no_debug_ranges"]
     created = api.create_container(
         image.name(),
         [*command, "/pedrl/supervisor.py", arguments],
@@ -350,13 +356,16 @@ def _place() -> str:
 
 
 def _sweep(api: "docker.APIClient") -> None:
-    """Remove the containers of processes that were killed."""
+    """Remove what runs that were killed left behind, and daemons that were."""
     from docker.errors import APIError
 
-    for found in api.containers(all=True, filters={"label": f"{LABEL}.place={_place()}"}):
-        if not Path("/proc", found["Labels"][LABEL]).exists():
-            with contextlib.suppress(APIError):  # somebody else is removing it
-                api.remove_container(found["Id"], force=True, v=True)
+    with _as_death():
+        for found in api.containers(all=True, filters={"label": f"{LABEL}.place={_place()}"}):
+            owner = found["Labels"][LABEL]
+            ended = found["State"] == "exited" and owner == str(os.getpid())
+            if ended or not Path("/proc", owner).exists():
+                with contextlib.suppress(APIError):  # somebody else is removing it
+                    api.remove_container(found["Id"], force=True, v=True)
 
 
 @contextlib.contextmanager
