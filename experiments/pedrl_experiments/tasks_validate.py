@@ -183,7 +183,8 @@ class _Runner:
         for start in range(0, len(submissions), CHUNK):
             self.advance(what, len(verdicts), len(submissions))
             verdicts += self.verifier.verify_batch(submissions[start : start + CHUNK])
-        self.advance(what, len(verdicts), len(submissions))
+        if submissions:
+            self.advance(what, len(verdicts), len(submissions))
         self.found.lost += sum(not verdict.judged for verdict in verdicts)
         return verdicts
 
