@@ -11,6 +11,7 @@ from pedrl_sandbox.errors import PedrlError
 
 BEGIN: Final = "<!-- pedrl tasks validate -->"
 END: Final = "<!-- /pedrl tasks validate -->"
+FACTS: Final = ("title", "licence", "citation", "source", "sha256", "group")
 
 
 def write_page(found: Validation, command: str, page: Path) -> None:
@@ -41,6 +42,14 @@ def write_page(found: Validation, command: str, page: Path) -> None:
 
 
 def _lines(found: Validation, command: str) -> Iterator[str]:
+    if found.info:
+        yield "| | |\n|---|---|"
+        for name in FACTS:
+            if text := getattr(found.info, name):
+                yield f"| {name} | {text} |"
+        for split, text in found.info.splits.items():
+            yield f"| {split} | {text} |"
+        yield ""
     yield f"Printed by `{command}`:\n\n| check | found |\n|---|---|"
     for check, text in found.rows():
         yield f"| {check} | {text} |"
