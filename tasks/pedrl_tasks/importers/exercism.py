@@ -32,6 +32,7 @@ class Exercism(FileSuite):
         source="https://github.com/exercism/python",
         group="exercism",
         splits={"test": "all practice exercises"},
+        shown="the instructions give examples that are among the tests, as published",
     )
     default: ClassVar = "exercism-python"
 

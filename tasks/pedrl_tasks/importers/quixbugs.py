@@ -38,6 +38,7 @@ class QuixBugs(FileSuite):
         source="https://github.com/jkoppel/QuixBugs",
         group="quixbugs",
         splits={"test": "all programs"},
+        shown="examples of the docstrings are among the cases, as published",
     )
     default: ClassVar = "QuixBugs"
     buggy = staticmethod(buggy_program)
