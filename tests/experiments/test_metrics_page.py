@@ -10,8 +10,8 @@ from pedrl_experiments.loop import RunKey, run_one
 from pedrl_experiments.store import read_rows
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
-# Between them they sample as student and teacher, imitate, distil, and sample nothing.
-METHODS = ("pedagogical", "grpo", "opsd", "oracle-sft")
+# Between them they log everything that any method does; the others log a part of it.
+METHODS = ("pedagogical", "grpo", "opsd", "oracle-sft", "sdpo", "jolt", "hdpo")
 
 
 def generic(name: str) -> str:
