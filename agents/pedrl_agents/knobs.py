@@ -29,7 +29,9 @@ class Span:
         return self.low <= value <= self.high
 
     def __str__(self) -> str:
-        return f"{self.low:g} to {self.high:g}"
+        if self.low == -inf:
+            return "any number"
+        return f"at least {self.low:g}" if self.high == inf else f"{self.low:g} to {self.high:g}"
 
 
 Count = Annotated[int, Span(0, inf)]
@@ -56,25 +58,24 @@ class Knob:
     about: str
 
 
-def knobs_of(record: type[Any], prefix: str = "") -> list[Knob]:
-    """Return every settable field of a config class, those of its parts with a dot.
+def knobs_of(record: Any, prefix: str = "") -> list[Knob]:
+    """Return every settable field of a config with its value there, those of its parts with a dot.
 
     Raises:
         LookupError: for a field that the class's docstring does not describe.
     """
-    about = _attributes(record)
-    hints = get_type_hints(record, include_extras=True)
+    about = _attributes(type(record))
+    hints = get_type_hints(type(record), include_extras=True)
     found = []
     for field in dataclasses.fields(record):
-        kind = hints[field.name]
-        if dataclasses.is_dataclass(kind):
-            assert isinstance(kind, type)
-            found += knobs_of(kind, f"{prefix}{field.name}.")
+        value = getattr(record, field.name)
+        if dataclasses.is_dataclass(value):
+            found += knobs_of(value, f"{prefix}{field.name}.")
         elif field.name not in about:
-            raise LookupError(f"{record.__name__} does not say what {field.name} is")
-        elif isinstance(field.default, bool | int | float | str):
-            values, usual = _values(kind)
-            found.append(Knob(prefix + field.name, field.default, values, usual, about[field.name]))
+            raise LookupError(f"{type(record).__name__} does not say what {field.name} is")
+        elif isinstance(value, bool | int | float | str):
+            values, usual = _values(hints[field.name])
+            found.append(Knob(prefix + field.name, value, values, usual, about[field.name]))
     return found
 
 

@@ -45,9 +45,10 @@ class LearnerConfig:
     """The optimizer, the same for every method.
 
     Attributes:
-        learning_rate: of AdamW, constant after `lr_warmup` steps of linear increase.
+        learning_rate: of AdamW, constant after its increase.
         teacher_learning_rate: for the teacher's weights; 0 means the same as `learning_rate`.
-        max_grad_norm: gradient clipping.
+        lr_warmup: updates over which the learning rate rises linearly.
+        max_grad_norm: gradients are clipped to this norm.
         weight_decay, betas: AdamW's.
         ema_decay: share of its old weights that a teacher with ``storage = "ema"`` keeps at each
             update of the student (SDPO: 0.95).

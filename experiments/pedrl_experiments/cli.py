@@ -257,16 +257,16 @@ def bench_attack(
 
 
 @app.command
-def methods() -> None:
-    """List the methods that can be compared."""
-    from rich.table import Table
+def methods(names: Positional[tuple[str, ...]] = (), json: bool = False) -> None:
+    """List the methods that can be compared; with names, also what can be set, with ranges.
 
-    from pedrl_agents.registry import methods as known
+    Args:
+        names: methods to describe.
+        json: print JSON instead of tables.
+    """
+    from pedrl_experiments.methods_command import show
 
-    table = Table("method", "what it is", "control")
-    for name, method in known().items():
-        table.add_row(name, method.summary, "yes" if method.control else "")
-    console.print(table)
+    show(names, json, console)
 
 
 def _join_sets(words: Sequence[str]) -> list[str]:
