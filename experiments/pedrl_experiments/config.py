@@ -37,6 +37,7 @@ class CompareConfig:
         eval_tasks, eval_samples: size of those evaluations.
         final_tasks, final_samples: size of the final one; never charged to the budget.
         max_new_tokens: longest answer.
+        rows_per_batch: rollouts sampled side by side, while those before them are verified.
         context: privileged fields that a teacher sees.
         sandbox: backend that runs submissions.
         gates: also run both SFT controls once, to print whether the setting can tell methods apart.
@@ -57,6 +58,7 @@ class CompareConfig:
     final_tasks: int = 256
     final_samples: int = 2
     max_new_tokens: int = 32
+    rows_per_batch: int = 4096
     context: tuple[str, ...] = DEFAULT_CONTEXT
     sandbox: str = "zygote"
     gates: bool = True
@@ -210,8 +212,7 @@ def replace_field(record: Any, name: str, value: Any, label: str) -> Any:
         raise PedrlError(f"{label} must be a number, not {value!r}")
     span = span_of(type(record), name)
     if span is not None and value not in span:
-        ends = f"at least {span.low:g}" if span.high == math.inf else str(span)
-        raise PedrlError(f"{label} must be {ends}, not {value!r}")
+        raise PedrlError(f"{label} must be {span}, not {value!r}")
     return dataclasses.replace(record, **{name: value})
 
 

@@ -77,14 +77,15 @@ class Run:
         self.algorithm, learner_config = build_method(key.method, config.knobs(key.method))
         self.policy = load_policy(
             base_path(config),
-            Sampling(max_new_tokens=config.max_new_tokens),
+            Sampling(config.max_new_tokens, rows_per_batch=config.rows_per_batch),
             self.algorithm.storage,
             _context(config),
         )
         self.learner = Learner(
             self.policy, learner_config, self.algorithm.policy_loss, self.algorithm.divergence
         )
-        self.verifier = Verifier(config.sandbox, workers=1)  # runs already fill the cores
+        # Runs fill the cores, but one that waits for verdicts waits for these alone.
+        self.verifier = Verifier(config.sandbox, workers=2)
         self.budget = Budget()
         self.times: defaultdict[str, float] = defaultdict(float)
         per_step = config.tasks_per_step * self.algorithm.group_size
