@@ -39,10 +39,18 @@ COMPACT_BELOW = 0.75  # drop finished sequences from the batch once this share i
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How rollouts are drawn: the full distribution, so that importance ratios are unbiased."""
+    """How rollouts are drawn: the full distribution, so that importance ratios are unbiased.
+
+    Attributes:
+        max_new_tokens: longest answer.
+        temperature: 0 takes the most likely token.
+        rows_per_batch: rollouts sampled side by side. Fewer make more batches: one's answers are
+            verified while the next is sampled, but small batches cost more. Draws depend on it.
+    """
 
     max_new_tokens: int = 32
     temperature: float = 1.0
+    rows_per_batch: int = 4096
 
 
 class TorchPolicy:
@@ -248,16 +256,17 @@ class TorchPolicy:
 
 
 def _sample_batches(lengths: list[int], samples: list[int], policy: TorchPolicy) -> list[list[int]]:
-    """Cut requests, in order, into batches that fit the token budget of the policy."""
+    """Cut requests, in order, into batches that fit the token budget and rows of the policy."""
+    sampling = policy.sampling
     batches: list[list[int]] = []
-    used = 0
+    used = rows = 0
     for i, (length, n) in enumerate(zip(lengths, samples, strict=True)):
-        cost = n * (length + policy.sampling.max_new_tokens)
-        if not batches or used + cost > 4 * policy.tokens_per_batch:
+        used += n * (length + sampling.max_new_tokens)
+        rows += n
+        if not batches or used > 4 * policy.tokens_per_batch or rows > sampling.rows_per_batch:
             batches.append([])
-            used = 0
+            used, rows = n * (length + sampling.max_new_tokens), n
         batches[-1].append(i)
-        used += cost
     return batches
 
 
