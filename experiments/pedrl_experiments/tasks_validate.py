@@ -35,10 +35,10 @@ from pedrl_tasks.mutation import Mutant, mutants
 
 CHUNK: Final = 256
 LOAD: Final = 2  # sandboxes per CPU
-# A mutant that never ends costs its whole CPU limit. Where every reference is done within BRIEF_S,
-# MUTANT_S is enough for its mutants; else they get what the task allows.
-BRIEF_S: Final = 0.025
-MUTANT_S: Final = 0.125
+# A mutant that never ends costs its whole CPU limit. So each task gets ENOUGH times the first of
+# these in which its references are done; where none is, what the task allows.
+BRIEF_S: Final = (0.025, 0.1, 0.4, 1.6)
+ENOUGH: Final = 5
 
 Advance = Callable[[str, int, int], None]
 
@@ -190,24 +190,34 @@ class _Runner:
 
 
 def _references(run: _Runner, tasks: Sequence[Task], repeats: int) -> list[Task]:
-    """Run every reference ``repeats`` times, and once more with little time.
+    """Run every reference ``repeats`` times.
 
     Returns:
-        The tasks all of whose references pass, with the limits that are enough for their mutants.
+        The tasks all of whose references pass, with limits that are enough for their mutants.
     """
-    brief = {task.id: _with_cpu(task, BRIEF_S) for task in tasks}
     plan = [(task, text) for task in tasks for text in references(task)]
-    full = run("references", [pair for pair in plan for _ in range(repeats)])
-    fast = run("references, briefly", [(brief[task.id], text) for task, text in plan])
+    verdicts = run("references", [pair for pair in plan for _ in range(repeats)])
     passing = {task.id: True for task in tasks}
-    quick = dict(passing)
     for number, (task, _) in enumerate(plan):
-        verdicts = full[number * repeats : (number + 1) * repeats]
-        passing[task.id] &= _passes(run.found, task, verdicts)
-        quick[task.id] &= fast[number].status == "passed"
+        passing[task.id] &= _passes(
+            run.found, task, verdicts[number * repeats : (number + 1) * repeats]
+        )
     sound = [task for task in tasks if passing[task.id]]
     run.found.oracle = len(sound)
-    return [_with_cpu(task, MUTANT_S) if quick[task.id] else task for task in sound]
+    return _hurried(run, sound)
+
+
+def _hurried(run: _Runner, tasks: Sequence[Task]) -> list[Task]:
+    """The tasks, with as little CPU time as is enough for their references."""
+    enough: dict[str, float] = {}
+    for brief in BRIEF_S:
+        waiting = [task for task in tasks if task.id not in enough]
+        plan = [(_with_cpu(task, brief), text) for task in waiting for text in references(task)]
+        verdicts = run(f"references in {brief} s", plan)
+        pairs = zip(plan, verdicts, strict=True)
+        slow = {task.id for (task, _), verdict in pairs if verdict.status != "passed"}
+        enough |= {task.id: ENOUGH * brief for task in waiting if task.id not in slow}
+    return [_with_cpu(task, enough.get(task.id, task.limits.cpu_s)) for task in tasks]
 
 
 def _with_cpu(task: Task, cpu_s: float) -> Task:
