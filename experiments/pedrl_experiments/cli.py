@@ -256,6 +256,30 @@ def bench_attack(
     sys.exit(attack(backends, families, json, console))
 
 
+@benches.command(name="memory")
+def bench_memory(
+    vocabulary: int = 50_000,
+    sequences: int = 8,
+    tokens: int = 512,
+    at_once: bool = False,
+    json: bool = False,
+) -> None:
+    """Print the peak memory of a full-vocabulary divergence above its model.
+
+    Ends with exit code 1 if it is more than the promised 2 GiB.
+
+    Args:
+        vocabulary: entries.
+        sequences: of the batch.
+        tokens: of each.
+        at_once: also hold all logits at once, to see what chunks save; takes several gigabytes.
+        json: print JSON instead of a table.
+    """
+    from pedrl_experiments.memory import Shape, bench
+
+    sys.exit(bench(Shape(vocabulary, sequences, tokens), at_once, json, console))
+
+
 @app.command
 def methods(names: Positional[tuple[str, ...]] = (), json: bool = False) -> None:
     """List the methods that can be compared; with names, also what can be set, with ranges.
