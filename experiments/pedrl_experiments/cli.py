@@ -3,16 +3,16 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NoReturn, cast, get_args
+from typing import Annotated, Literal, NoReturn, cast, get_args
 
 import tyro
 from rich.console import Console
 from rich.markup import escape
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from pedrl_experiments.sets import Sets, dials
 from pedrl_experiments.tasks_command import tasks
-from pedrl_sandbox.errors import PedrlError, unknown_name
+from pedrl_sandbox.errors import PedrlError
 
 app = tyro.extras.SubcommandApp()
 console = Console()
@@ -27,6 +27,7 @@ def compare(
     seeds: int | None = None,
     budget: int | None = None,
     sets: Sets = (),
+    context: tuple[str, ...] = (),
     base: str = "",
     sandbox: str = "",
     eval_split: Literal["test", "validation", ""] = "",
@@ -45,6 +46,7 @@ def compare(
         seeds: runs per method.
         budget: rollouts per run, everything sampled for training counted.
         sets: dials and knobs.
+        context: what teachers see: any of `solution`, `tests`, `notes`, `feedback`.
         base: checkpoint folder to start from; the suite's own if not given.
         sandbox: `zygote`, `bwrap`, `docker` or `unsafe-local` (no isolation: for code you trust).
         eval_split: held-out tasks to evaluate on; choose settings on `validation`.
@@ -62,6 +64,7 @@ def compare(
         "methods": list(methods),
         "seeds": seeds,
         "budget": budget,
+        "context": list(context),
         "base": base,
         "sandbox": sandbox,
         "eval_split": eval_split,
@@ -79,8 +82,10 @@ def compare(
 
 @app.command
 def tune(
-    preset: str,
-    methods: tuple[str, ...] = (),
+    preset: str = "",
+    suite: str = "",
+    methods: Annotated[tuple[str, ...], arg(aliases=["--method"])] = (),
+    grid: tuple[str, ...] = (),
     seeds: int | None = None,
     budget: int | None = None,
     sets: Sets = (),
@@ -90,8 +95,11 @@ def tune(
     """Choose settings on the validation split from grids of equal size, and print the evidence.
 
     Args:
-        preset: a preset or TOML file with [grid.METHOD] tables of lists.
+        preset: a preset or TOML file; its [grid.METHOD] tables of lists are tried.
+        suite: the tasks, by registry name.
         methods: tune only these; all in the grid if not given.
+        grid: lists in place of the preset's: `learning_rate=1e-3,3e-3` for every method,
+            `grpo.group_size=4,8` for one. With neither, three learning rates.
         seeds: runs per trial.
         budget: rollouts per run.
         sets: dials and knobs that every trial keeps.
@@ -99,17 +107,15 @@ def tune(
         out: output folder; the same command again takes up where it stopped.
     """
     from pedrl_experiments.config import CompareConfig, apply_sets, load_preset
+    from pedrl_experiments.grid import choose_grid
     from pedrl_experiments.tune import tune as run_trials
 
-    plain = load_preset(preset)
-    grid = plain.pop("grid", {})
-    plain |= {k: v for k, v in {"seeds": seeds, "budget": budget}.items() if v is not None}
+    plain = load_preset(preset) if preset else {}
+    lists = choose_grid(plain.pop("grid", {}), preset, methods, grid)
+    flags = {"suite": suite, "seeds": seeds, "budget": budget}
+    plain |= {k: v for k, v in flags.items() if v not in (None, "")}
     config = CompareConfig.from_json(apply_sets(plain, sets))
-    for method in methods:
-        if method not in grid:
-            raise unknown_name(f"method in the grid of {preset}", method, grid)
-    grid = {m: g for m, g in grid.items() if not methods or m in methods}
-    run_trials(config, grid, out, workers, console)
+    run_trials(config, lists, out, workers, console)
 
 
 @app.command
