@@ -13,6 +13,7 @@ from the learner. Its variants are options of the one loss:
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Annotated, ClassVar
 
 from pedrl_agents.algorithm import Annotation, State
@@ -35,9 +36,9 @@ class GRPO:
             sampled in their place, at most so many times a step. All of it is charged. 0 is off.
     """
 
-    group_size: Annotated[int, Span(1, float("inf"), "8 to 64")] = 8
+    group_size: Annotated[int, Span(1, inf, "DeepSeekMath 64; DAPO 16")] = 8
     advantage: Normalisation = "group"
-    dynamic: Annotated[int, Span(0, float("inf"), "DAPO: until the batch is full")] = 0
+    dynamic: Annotated[int, Span(0, inf, "DAPO: until the batch is full")] = 0
     policy_loss: PolicyLoss = PolicyLoss()
     storage: ClassVar[Storage] = "shared"
     divergence: ClassVar[Divergence] = Divergence()
