@@ -7,6 +7,7 @@ import numpy as np
 from pedrl_agents.algorithm import Annotation
 from pedrl_agents.torch_policy import TorchPolicy
 from pedrl_env.records import GenerationRequest, Group, Signal, Task
+from pedrl_sandbox.errors import PedrlError
 
 
 def carry_tasks(tasks: Sequence[Task]) -> list[GenerationRequest]:
@@ -17,10 +18,20 @@ def carry_tasks(tasks: Sequence[Task]) -> list[GenerationRequest]:
 def imitate(
     groups: Sequence[Group], answer: Callable[[Task], str], policy: TorchPolicy
 ) -> Annotation:
-    """Plain cross-entropy on one given completion of the student's prompt per task."""
+    """Plain cross-entropy on one given completion of the student's prompt per task.
+
+    Raises:
+        PedrlError: if a task has no such answer.
+    """
     signals = []
     for task in (g.task for g in groups):
-        action = policy.encode_answer(answer(task))
+        text = answer(task)
+        if not text:
+            raise PedrlError(
+                f"{task.id} has no answer of this kind to imitate: leave the control out, "
+                "or choose a suite that has them (lexicon)"
+            )
+        action = policy.encode_answer(text)
         view = policy.prompt_ids(task, "student")
         signals.append(Signal("student", view, action, ce_weights=np.ones(len(action))))
     return Annotation(signals, demonstrations=len(signals))
@@ -29,14 +40,11 @@ def imitate(
 def completion_of(program: str, prompt: str) -> str:
     """Return the part of a whole program that completes the last line of a prompt.
 
-    Raises:
-        ValueError: if the program does not contain that line.
+    A program without that line is returned whole: as an answer it replaces the prompt.
     """
     header = prompt.rstrip("\n").rsplit("\n", 1)[-1] + "\n"
     _, found, body = program.partition(header)
-    if not found:
-        raise ValueError(f"the reference does not contain the prompt's last line {header!r}")
-    return body
+    return body if found else program
 
 
 def program_of(completion: str, prompt: str) -> str:

@@ -1,5 +1,6 @@
 """The comparators, each against its formula written out by hand on rollouts with known verdicts."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,13 +10,17 @@ from pedrl_agents.algorithm import Annotation, FollowsUp, State
 from pedrl_agents.algorithms.grpo import GRPO
 from pedrl_agents.algorithms.hdpo import HDPO
 from pedrl_agents.algorithms.jolt import JOLT
+from pedrl_agents.algorithms.oracle_sft import OracleSFT
 from pedrl_agents.algorithms.pi_distill import PiDistill
+from pedrl_agents.algorithms.reference_sft import ReferenceSFT
 from pedrl_agents.algorithms.sdft import SDFT
 from pedrl_agents.algorithms.sdpo import SDPO
 from pedrl_agents.algorithms.teacher_rl import TeacherRL
+from pedrl_agents.demonstrations import completion_of, program_of
 from pedrl_agents.registry import METHODS, method_class
 from pedrl_agents.torch_policy import TorchPolicy
 from pedrl_env.records import FloatArray, Group, Role, Signal, Status, Task, Trajectory
+from pedrl_sandbox.errors import PedrlError
 from pedrl_tasks.lexicon import style_of
 from tests.agents.conftest import MakeGroups
 
@@ -220,3 +225,22 @@ def test_every_method_says_whom_it_samples(name: str, tasks: Sequence[Task]) -> 
         or not roles
     )
     assert isinstance(method, FollowsUp) == (name in ("grpo", "hdpo"))
+
+
+def test_a_control_without_answers_says_so(nudged: TorchPolicy, tasks: Sequence[Task]) -> None:
+    bare = dataclasses.replace(tasks[0].privileged, derivation="")
+    group = Group(dataclasses.replace(tasks[0], privileged=bare), "student", ())
+    with pytest.raises(PedrlError, match=f"{tasks[0].id} has no answer of this kind to imitate"):
+        OracleSFT().signal([group], nudged, COLD)
+    (signal,) = ReferenceSFT().signal([group], nudged, COLD).signals
+    assert signal.ce_weights is not None
+
+
+def test_completions_and_programs() -> None:
+    prompt, program = "# double\ndef f(x):\n", "def f(x):\n    return 2 * x\n"
+    body = completion_of(program, prompt)
+    assert body == "    return 2 * x\n"
+    assert program_of(body, prompt) == program
+    stub = 'def f(x):\n    """Double."""\n'
+    assert completion_of(program, stub) == program  # it replaces the prompt, as answers may
+    assert program_of(body, stub) == body
