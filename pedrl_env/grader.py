@@ -14,6 +14,7 @@ from pedrl_env.owner import Owner
 from pedrl_env.recording import Recording, read_recording, recorder_job
 from pedrl_env.records import CheckProgram, PytestProgram, Verdict
 from pedrl_sandbox import Job, JobResult, JobRunner, Packages, checker_packages, make_sandbox
+from pedrl_sandbox.answers import KILLED
 
 RETRIES: Final = 2  # of a session whose sandbox died; a batch has retries of its own
 
@@ -187,7 +188,7 @@ class Lane:
                 assert isinstance(task.tests, CheckProgram)
                 verdict, used = run_check(self._solver, self._checker, job, task.tests)
             cpu_s += used
-            if verdict.status != "infra_error":
+            if verdict.status != "infra_error" and verdict.detail != KILLED:
                 break
         return verdict, cpu_s
 

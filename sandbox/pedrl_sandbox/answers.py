@@ -15,6 +15,10 @@ _ERRORS: Final = frozenset(
     if isinstance(value, type) and issubclass(value, BaseException)
 )
 
+# By the kernel, by itself or by somebody outside. The last is bad luck, so it is tried again; but
+# never excused, because a program can kill itself.
+KILLED: Final = "killed, most likely for memory"
+
 
 def error_name(name: Any) -> str:
     """``name`` if it names a builtin exception, else the vaguest of them."""
@@ -180,8 +184,8 @@ class _End:
 
     def death(self) -> tuple[JobStatus, str] | None:
         """Of which signal it died, if it did."""
-        if self.code == -signal.SIGKILL:  # only the kernel kills from outside, for memory
-            return "oom", "killed, most likely for memory"
+        if self.code == -signal.SIGKILL:
+            return "oom", KILLED
         return ("failed", f"died of signal {-self.code}") if self.code < 0 else None
 
     def solver_failure(self) -> str:

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from pedrl_sandbox import wire
-from pedrl_sandbox.answers import batch_result, result
+from pedrl_sandbox.answers import KILLED, batch_result, result
 from pedrl_sandbox.encoding import encode_job
 from pedrl_sandbox.errors import IsolationUnavailableError, PedrlError
 from pedrl_sandbox.jobs import BatchJob, Capability, JobResult, SessionJob
@@ -112,7 +112,8 @@ class WarmSandbox:
         """Run jobs, each in a process of its own; the results are in the order of the jobs.
 
         A job whose sandbox dies is tried again, alone in a fresh one, at most ``retries`` times;
-        then its status is ``infra_error``. The jobs queued behind it lose nothing.
+        then its status is ``infra_error``. The jobs queued behind it lose nothing. One that is
+        killed itself is tried again as often.
 
         Raises:
             IsolationUnavailableError: no worker starts here.
@@ -170,6 +171,7 @@ class WarmSandbox:
         if not slot.queue:
             return
         retire = False
+        again: list[_Pending] = []
         try:
             for frame in slot.worker.channel.receive():
                 number, pending = slot.queue[0]
@@ -181,7 +183,11 @@ class WarmSandbox:
                 answer = batch_result(pending.job, slot.data, frame)
                 if answer.status == "infra_error":
                     raise WorkerDiedError(answer.detail)
-                results[pending.index] = answer
+                if answer.detail == KILLED and pending.attempts < self._retries:
+                    pending.attempts += 1
+                    again.append(pending)
+                else:
+                    results[pending.index] = answer
                 slot.data.clear()
                 slot.queue.popleft()
                 if slot.queue:
@@ -205,6 +211,7 @@ class WarmSandbox:
             retire = True
         if retire:
             self._replace(slot, waiting)
+        waiting.extendleft(again)
 
     def _replace(self, slot: _Slot, waiting: deque[_Pending]) -> None:
         """Put a fresh worker into ``slot``; the jobs in its pipe go back to the line."""

@@ -54,7 +54,7 @@ ASKED = {
     "swallowed": "import contextlib\n    next(iter([str(candidate(2))]), None)",
     "never right": "assert candidate(2) == 4 and False",
     "wrong itself": "assert 1 == 2",
-    "another each time": "import os\n    assert candidate(os.urandom(4).hex()) == 1",
+    "another each time": "import os\n    assert candidate(int.from_bytes(os.urandom(4))) == 1",
     "another answer each time": "import os\n    assert candidate(1) == os.urandom(4).hex()",
     "too long": f"for x in range({MOST + 1}):\n        assert candidate(x) == x * x",
     "no calls": "pass",
@@ -78,7 +78,9 @@ ANSWERS = {
 
 def task_of(body: str) -> Task:
     tests = CheckProgram(f"def check(candidate):\n    {body}\n")
-    return Task("checked/0", "p", "square", tests, Privileged("def square(x): return x * x"), 1)
+    return Task(
+        "checked/0", "p", "square", tests, Privileged("def square(x): return x * x"), "test"
+    )
 
 
 @pytest.fixture(scope="module")
