@@ -14,7 +14,7 @@ def source(file: str) -> str:
 def test_every_named_test_exists() -> None:
     text = (ROOT / "sandbox/README.md").read_text()
     table = text.split("## Covered by")[1].split("## Not covered")[0]
-    rows = [line for line in table.splitlines() if re.match(r"\| (?!attack)", line)]
+    rows = [line for line in table.splitlines() if re.match(r"\| (?!attack|what \|)", line)]
     assert len(rows) > 15
     for row in rows:
         code = ""
