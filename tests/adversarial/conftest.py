@@ -8,7 +8,7 @@ from pedrl_sandbox import make_sandbox
 from tests.adversarial.arena import Arena
 
 
-@pytest.fixture(scope="session", params=["zygote", "bwrap", "docker"])
+@pytest.fixture(scope="module", params=["zygote", "bwrap", "docker"])
 def arena_session(request: pytest.FixtureRequest) -> Iterator[Arena]:
     if request.param == "docker":
         request.getfixturevalue("docker_daemon")
