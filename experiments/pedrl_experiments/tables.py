@@ -35,6 +35,10 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
             "–" if share is None else f"{share:.0%}",
         )
     console.print(table)
+    times = [method["time"] for _, method in ranked if method["verifying_share"] is not None]
+    if times:
+        waited = sum(time["verifying"] for time in times) / sum(time["total"] for time in times)
+        console.print(f"verifying, all methods: {waited:.1%} of wall time", highlight=False)
     for name, gate in summary["gates"].items():
         console.print(
             f"gate {name}: {gate['status']} ({gate.get('text', gate.get('hint', ''))}; "

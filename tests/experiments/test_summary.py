@@ -7,8 +7,10 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from pedrl_experiments.summary import summarize
+from pedrl_experiments.tables import print_summary
 from pedrl_experiments.verdict import caveats
 from pedrl_sandbox import PedrlError
 from tests.experiments.conftest import BuildRun
@@ -175,6 +177,9 @@ def test_budgets_are_medians_over_seeds_and_demonstrations_give_the_axis(
     assert methods["oracle-sft"]["axis"] == "demonstrations"
     assert methods["oracle-sft"]["last_budget"] == 10_240
     assert methods["oracle-sft"]["speed_up"] is None
+    with (console := Console(width=120)).capture() as captured:
+        print_summary(summarize(out), console)
+    assert "verifying, all methods: 15.0% of wall time" in captured.get()
 
 
 def test_twelve_methods_ten_seeds_and_a_written_file_without_nan(build_run: BuildRun) -> None:
