@@ -50,7 +50,7 @@ ASKED = {
     "an attribute": "assert candidate(2).real == 4",
     "arithmetic": "assert candidate(2) * 2 == 8",
     "its own argument": "assert candidate(candidate(2)) == 16",
-    "searched": "x = 0\n    while candidate(x) != 81:\n        x += 1\n    assert x == 9",
+    "searched": "x = 0\n    while candidate(x) != 81:\n        x += 1\n        assert x < 12",
     "swallowed": "import contextlib\n    next(iter([str(candidate(2))]), None)",
     "never right": "assert candidate(2) == 4 and False",
     "wrong itself": "assert 1 == 2",
