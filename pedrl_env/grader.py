@@ -59,7 +59,8 @@ class Grader:
         asking: deque[tuple[int, Prepared, str]] = deque()
         self._record([prepared for prepared, _ in submissions])
         for index, (prepared, program) in enumerate(submissions):
-            if prepared.asks and not self._recordings.get(prepared.fingerprint):
+            asks = isinstance(prepared.task.tests, CheckProgram | PytestProgram)
+            if asks and not self._recordings.get(prepared.fingerprint):
                 asking.append((index, prepared, program))
             else:
                 batched[index] = prepared, program

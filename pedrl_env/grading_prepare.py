@@ -35,14 +35,12 @@ class Prepared:
         fingerprint: of everything that a verdict depends on besides the program.
         calls: of a function task with cases, encoded.
         predicates: whether any case has one.
-        asks: whether the tests are a program, which asks for one answer after the other.
     """
 
     task: Task
     fingerprint: bytes
     calls: EncodedCalls | None
     predicates: bool = False
-    asks: bool = False
 
 
 def prepare(task: Task) -> Prepared:
@@ -75,9 +73,7 @@ def prepare(task: Task) -> Prepared:
         lines = [wire.encode(item) for item in content]
     except wire.WireError as error:
         raise PedrlError(f"the files or tests of task {task.id!r} are {error}") from error
-    fingerprint = hashlib.sha256(b"\n".join(lines)).digest()
-    asks = isinstance(tests, CheckProgram | PytestProgram)
-    return Prepared(task, fingerprint, calls, predicates, asks)
+    return Prepared(task, hashlib.sha256(b"\n".join(lines)).digest(), calls, predicates)
 
 
 def _case(where: str, case: Case | ScriptCase) -> dict[str, Any]:

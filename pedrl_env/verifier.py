@@ -47,6 +47,11 @@ class VerifierStats:
     cpu_s: float = 0.0
 
 
+def default_workers() -> int:
+    """As many sandboxes as there are CPUs, up to four."""
+    return min(MAX_WORKERS, len(os.sched_getaffinity(0)))
+
+
 def assemble(task: Task, action: str) -> str:
     """The program that ``action`` stands for: a completion of the prompt, or a whole program.
 
@@ -86,7 +91,7 @@ class Verifier:
         self, sandbox: str = "zygote", *, cache: bool = True, workers: int | None = None
     ) -> None:
         if workers is None:
-            workers = min(MAX_WORKERS, len(os.sched_getaffinity(0)))
+            workers = default_workers()
         self._grader = Grader(sandbox, workers)
         self._owner = Owner()
         self._caching = cache

@@ -42,9 +42,15 @@ class Reading:
 
 
 def read_as_student(
-    groups: Sequence[Group], policy: TorchPolicy, lam: float, beta: float, meter: Meter = "gap"
+    groups: Sequence[Group],
+    policy: TorchPolicy,
+    lam: float = 1.0,
+    beta: float = 5.0,
+    meter: Meter = "gap",
 ) -> list[list[Reading]]:
     """Score the judged rollouts of each group under the student's view, in one batch.
+
+    Methods that only log G, and use it for nothing, leave it at the defaults.
 
     Args:
         groups: P groups of teacher rollouts; those lost to infrastructure are left out.

@@ -281,7 +281,7 @@ def bench_memory(
         at_once: also hold all logits at once, to see what chunks save; takes several gigabytes.
         json: print JSON instead of a table.
     """
-    from pedrl_experiments.memory import Shape, bench
+    from pedrl_experiments.bench.memory import Shape, bench
 
     sys.exit(bench(Shape(vocabulary, sequences, tokens), at_once, json, console))
 

@@ -20,7 +20,7 @@ from typing import Any, Final
 from pedrl_env.grading import PASSED, jobs, judge_cases
 from pedrl_env.grading_prepare import Prepared, prepare
 from pedrl_env.records import Case, Task
-from pedrl_env.verifier import assemble
+from pedrl_env.verifier import assemble, default_workers
 from pedrl_sandbox import JobResult, PedrlError, make_sandbox
 from pedrl_tasks.importers.asserts import parse
 from pedrl_tasks.mutation import Mutant, mutants
@@ -31,7 +31,6 @@ CPU_S: Final = 0.5  # a mutant that needs more is not chosen
 WIDEST: Final = 120  # characters of a call or value in a prompt
 # A name that an edit removed: the message alone says what to mend, so it is no bug to look for.
 NAMELESS: Final = ("NameError", "UnboundLocalError")
-MAX_WORKERS: Final = 4
 
 
 class UnbreakableError(Exception):
@@ -160,8 +159,7 @@ def _search(
     found: dict[str, list[Bug]] = {one.task.id: [] for one in origins}
     crude: dict[str, list[Bug]] = {one.task.id: [] for one in origins}
     drawn = {one.task.id: _drawn(one, seed, per_task) for one in origins}
-    workers = min(MAX_WORKERS, len(os.sched_getaffinity(0)))
-    with make_sandbox(backend, workers=workers) as sandbox:
+    with make_sandbox(backend, workers=default_workers()) as sandbox:
         while batch := [
             (one, mutant)
             for one in origins

@@ -6,10 +6,10 @@ import json
 import pytest
 from rich.console import Console
 
-from pedrl_experiments import memory
-from pedrl_experiments.memory import Shape
+from pedrl_experiments.bench import memory
+from pedrl_experiments.bench.memory import Shape
 
-SMALL = Shape(vocabulary=40_000, sequences=1, tokens=500, hidden=16)
+SMALL = Shape(vocabulary=40_000, sequences=3, tokens=500, hidden=16)
 
 
 @pytest.mark.slow
@@ -23,7 +23,7 @@ def test_chunks_need_less_than_all_logits_at_once_and_learn_the_same(
     assert (chunks["way"], whole["way"]) == ("in chunks", "at once")
     assert chunks["loss"] == pytest.approx(whole["loss"], rel=1e-4)
     assert chunks["loss"] > 0
-    assert 0 < chunks["above"] < whole["above"]
+    assert 0 < chunks["above"] < whole["above"] / 2
     assert plain["kept"] is True
     monkeypatch.setattr(memory, "PROMISE", 1)
     monkeypatch.setattr(memory, "_apart", lambda way, shape: memory.Peak(**chunks))

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from pedrl_env import Case, Limits, Privileged, Split, Task, suites
+from pedrl_env import Limits, Privileged, Split, Task, suites
 from pedrl_env.suite import SuiteInfo
 from pedrl_experiments import cli
 from pedrl_experiments.tasks_validate import Settings, validate
 from pedrl_experiments.tasks_validation import Validation
 from pedrl_sandbox import PedrlError
+from tests.experiments.tasks_mine import ADD, of
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -291,18 +292,6 @@ class Tasks:
 
 
 INFO = SuiteInfo("mine", "Mine", "CC0-1.0", "Us", "here")
-ADD = Task(
-    id="mine/a",
-    prompt="def add(a, b):\n",
-    entry_point="add",
-    tests=(Case((1, 2), 3), Case((2, 2), 4), Case(("a", "b"), "ab")),
-    privileged=Privileged(solution="    return a + b\n"),
-    split="test",
-)
-
-
-def of(task: Task, **changes: Any) -> Task:
-    return dataclasses.replace(task, **changes)
 
 
 def check(*tasks: Task, info: SuiteInfo | None = INFO) -> Validation:

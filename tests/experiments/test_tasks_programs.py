@@ -1,12 +1,8 @@
 """What is read from a task without running it: values and references in prompts, stubs, limits."""
 
-import dataclasses
-from typing import Any
-
 import pytest
 
 from pedrl_env import (
-    Case,
     CheckProgram,
     Limits,
     Privileged,
@@ -20,19 +16,7 @@ from pedrl_experiments.tasks_cheats import cheats_for, graded_by, tried
 from pedrl_experiments.tasks_programs import odd_limits, shown_tests, shows_reference, stub
 from pedrl_experiments.tasks_validate import Settings, validate
 from pedrl_tasks.buggy import buggy_program
-
-ADD = Task(
-    id="mine/a",
-    prompt="def add(a, b):\n",
-    entry_point="add",
-    tests=(Case((1, 2), 3), Case((2, 2), 4), Case(("a", "b"), "ab")),
-    privileged=Privileged(solution="    return a + b\n"),
-    split="test",
-)
-
-
-def of(task: Task, **changes: Any) -> Task:
-    return dataclasses.replace(task, **changes)
+from tests.experiments.tasks_mine import ADD, of
 
 
 @pytest.mark.parametrize(

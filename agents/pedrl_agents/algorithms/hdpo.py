@@ -24,8 +24,6 @@ from pedrl_agents.signals import Normalisation, judged
 from pedrl_agents.torch_policy import Storage, TorchPolicy
 from pedrl_env.records import GenerationRequest, Group, Signal, Task
 
-LOGGED_LAM, LOGGED_BETA = 1.0, 5.0  # of the G that is logged and used for nothing
-
 
 @dataclass(frozen=True, slots=True)
 class HDPO:
@@ -63,7 +61,7 @@ class HDPO:
         tried = [g for g in groups if g.role == "student"]
         taught = [g for g in groups if g.role == "teacher"]
         signals = list(GRPO(advantage=self.advantage).signal(tried, policy, state).signals)
-        readings_GS = read_as_student(taught, policy, LOGGED_LAM, LOGGED_BETA)
+        readings_GS = read_as_student(taught, policy)
         readings = [r for group in readings_GS for r in group]
         signals += [
             Signal("student", r.view, r.action_ids, teacher_prompt_ids=r.turn.prompt_ids)

@@ -27,8 +27,6 @@ from pedrl_agents.signals import Normalisation, group_advantages, judged, reinfo
 from pedrl_agents.torch_policy import Storage, TorchPolicy
 from pedrl_env.records import GenerationRequest, Group, Signal, Task
 
-LOGGED_LAM, LOGGED_BETA = 1.0, 5.0  # of the G that is logged and used for nothing
-
 
 @dataclass(frozen=True, slots=True)
 class JOLT:
@@ -61,7 +59,7 @@ class JOLT:
         """Add the log-ratio to the advantage, with the sign of whoever sampled."""
         taught = [judged(g) for g in groups if g.role == "teacher"]
         tried = [judged(g) for g in groups if g.role == "student"]
-        readings_GS = read_as_student(taught, policy, LOGGED_LAM, LOGGED_BETA)
+        readings_GS = read_as_student(taught, policy)
         readings = [r for group in readings_GS for r in group]
         signals: list[Signal] = []
         for r, advantage in zip(readings, self._advantages(taught), strict=True):

@@ -29,8 +29,6 @@ from pedrl_agents.signals import Normalisation, group_advantages, reinforce
 from pedrl_agents.torch_policy import Storage, TorchPolicy
 from pedrl_env.records import GenerationRequest, Group, Signal, Task
 
-LOGGED_LAM, LOGGED_BETA = 1.0, 5.0  # of the G that is logged and used for nothing
-
 
 @dataclass(frozen=True, slots=True)
 class PiDistill:
@@ -58,7 +56,7 @@ class PiDistill:
 
     def signal(self, groups: Sequence[Group], policy: TorchPolicy, state: State) -> Annotation:
         """Give each rollout an advantage for either view."""
-        readings_GS = read_as_student(groups, policy, LOGGED_LAM, LOGGED_BETA)
+        readings_GS = read_as_student(groups, policy)
         readings = [r for group in readings_GS for r in group]
         paid = self._advantages([[self._reward(r) for r in group] for group in readings_GS])
         plain = self._advantages([[r.trajectory.verdict.reward for r in g] for g in readings_GS])

@@ -23,8 +23,6 @@ from pedrl_agents.signals import Normalisation, group_advantages, reinforce
 from pedrl_agents.torch_policy import Storage, TorchPolicy
 from pedrl_env.records import GenerationRequest, Group, Signal, Task
 
-LOGGED_BETA = 5.0  # of the G that is logged and used for nothing
-
 
 @dataclass(frozen=True, slots=True)
 class TeacherRL:
@@ -53,7 +51,7 @@ class TeacherRL:
 
     def signal(self, groups: Sequence[Group], policy: TorchPolicy, state: State) -> Annotation:
         """Reward the teacher; imitate what passed."""
-        readings_GS = read_as_student(groups, policy, self.lam, LOGGED_BETA)
+        readings_GS = read_as_student(groups, policy, self.lam)
         readings = [r for group in readings_GS for r in group]
         rewards_GS = [
             [

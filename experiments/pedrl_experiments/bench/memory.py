@@ -8,7 +8,6 @@ process after the step, less what it held before it, with student and teacher lo
 import dataclasses
 import json
 import multiprocessing
-import resource
 import sys
 import time
 from dataclasses import dataclass
@@ -124,9 +123,10 @@ def measure(way: str, shape: Shape) -> Peak:
     draw = torch.randint(3, shape.vocabulary, (shape.sequences, shape.tokens)).tolist()
     signals = [Signal("student", (1, 2), tuple(row), teacher_prompt_ids=(2, 1)) for row in draw]
     weights = sum(w.numel() * w.element_size() for m in (student, teacher) for w in m.parameters())
-    before, start = _resident(), time.perf_counter()
+    before, start = _status("VmRSS"), time.perf_counter()
     loss = learner.step(signals)["loss/student"]
-    above = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+    # Not ru_maxrss: a process inherits that from the one that started it.
+    above = _status("VmHWM") - before
     return Peak(way, weights, above, loss, time.perf_counter() - start)
 
 
@@ -137,6 +137,7 @@ class _Silent:
     pad_token_id = 0
 
 
-def _resident() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize()
+def _status(field: str) -> int:
+    """Bytes, of a field of this process's ``/proc`` status that is told in KiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(row for row in lines if row.startswith(field + ":")).split()[1]) * 1024
