@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from pedrl_agents.reading import Reading
-from pedrl_agents.signals import copy_rate, judged
+from pedrl_agents.signals import backfill, copy_rate, judged
 from pedrl_agents.torch_policy import TorchPolicy
 from pedrl_env.records import FloatArray, Group
 
@@ -78,6 +78,9 @@ def teacher_metrics(
             [copy_rate(r.action_ids, references[r.task.id]) for r in readings]
         ),
     }
+    pasted = [backfill(r.scores.gaps, r.action_ids, references[r.task.id]) for r in readings]
+    if known := [share for share in pasted if share is not None]:
+        metrics["teacher/backfill"] = _mean(known)
     if gates:
         metrics |= gate_metrics(np.concatenate(gates))
     by_style = defaultdict(list)

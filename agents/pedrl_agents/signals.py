@@ -18,6 +18,7 @@ Meter = Literal["gap", "surprisal", "entropy-gap", "rank-ratio", "mean", "max"]
 Gate = Literal["sigmoid", "hard", "none"]
 STD_EPS = 1e-4
 MAX_RANK = 100
+BACKFILL_WINDOW = 25
 
 
 def learnability(gaps: FloatArray, lam: float, beta: float) -> float:
@@ -185,10 +186,43 @@ def degenerate(group: Group) -> bool:
     return len({t.verdict.reward for t in judged(group).trajectories}) < 2
 
 
+def copied(action: Sequence[int], reference: Sequence[int], n: int = 4) -> list[bool]:
+    """Say of each token n-gram of the action whether it also occurs in the reference."""
+    known = {tuple(reference[i : i + n]) for i in range(len(reference) - n + 1)}
+    return [tuple(action[i : i + n]) in known for i in range(len(action) - n + 1)]
+
+
 def copy_rate(action: Sequence[int], reference: Sequence[int], n: int = 4) -> float:
     """Return the share of the action's token n-grams that also occur in the reference."""
-    grams = [tuple(action[i : i + n]) for i in range(len(action) - n + 1)]
-    if not grams:
-        return 0.0
-    known = {tuple(reference[i : i + n]) for i in range(len(reference) - n + 1)}
-    return sum(g in known for g in grams) / len(grams)
+    grams = copied(action, reference, n)
+    return sum(grams) / len(grams) if grams else 0.0
+
+
+def backfill(
+    gaps: FloatArray, action: Sequence[int], reference: Sequence[int], n: int = 4
+) -> float | None:
+    """Return the share of a rollout's surprise that lies next to what it pasted last.
+
+    A teacher that reasons wrongly and then pastes the answer it was shown is given away by a spike
+    beside the paste. The pasted answer is the last run of token n-grams that also stand in the
+    reference; next to it are 25 tokens on either side, or an eighth of a rollout that is short.
+
+    Args:
+        gaps: (T,) d_t in nats.
+        action: the T tokens.
+        reference: tokens of the reference solution.
+        n: tokens that make a paste.
+
+    Returns:
+        In [0, 1]; None if nothing was pasted or nothing surprised.
+    """
+    grams = copied(action, reference, n)
+    total = float(gaps.sum())
+    if not any(grams) or total == 0:
+        return None
+    last = len(grams) - 1 - grams[::-1].index(True)
+    first = last
+    while first > 0 and grams[first - 1]:
+        first -= 1
+    window = min(BACKFILL_WINDOW, len(action) // 8)
+    return float(gaps[max(0, first - window) : last + n + window].sum()) / total

@@ -97,6 +97,13 @@ KNOWN = (
         share=True,
     ),
     Panel(
+        "teacher/backfill",
+        "Teacher: backfill",
+        "Share of a rollout's surprise in or beside what it pasted last. High with a high copy "
+        "rate = reasoning that leads nowhere, then the privileged answer.",
+        share=True,
+    ),
+    Panel(
         "groups/degenerate",
         "Degenerate groups",
         "Share of groups whose rollouts all got the same reward: they carry no policy gradient.",

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pedrl_agents.signals import (
+    backfill,
     copy_rate,
     group_advantages,
     judged,
@@ -193,3 +194,27 @@ def test_copy_rate_by_hand() -> None:
     assert copy_rate([1, 2, 3, 4], [4, 3, 2, 1]) == 0.0
     assert copy_rate([1, 2, 3], [1, 2, 3]) == 0.0  # too short to hold a 4-gram
     assert copy_rate([], []) == 0.0
+
+
+def test_backfill_by_hand() -> None:
+    reference = list(range(100, 110))
+    derived = list(range(24))
+    pasted = [*derived, *reference[:8]]  # 32 tokens: the window is 4
+    gaps = np.zeros(32)
+    gaps[22] = 3.0  # beside the paste
+    gaps[2] = 1.0  # far from it
+    assert backfill(gaps, pasted, reference) == pytest.approx(0.75)
+    gaps[19] = 4.0  # one token before the window
+    assert backfill(gaps, pasted, reference) == pytest.approx(3 / 8)
+    gaps[20] = 8.0  # its first token
+    assert backfill(gaps, pasted, reference) == pytest.approx(11 / 16)
+    assert backfill(np.ones(24), derived, reference) is None  # nothing pasted
+    assert backfill(np.zeros(32), pasted, reference) is None  # nothing surprised
+    twice = [*reference[:4], *range(50), *reference[4:8]]  # only the last paste counts
+    gaps = np.zeros(58)
+    gaps[0] = gaps[-1] = 1.0
+    assert backfill(gaps, twice, reference) == 0.5
+    long = [*range(100, 104), *range(1000, 1400), *reference[:4]]  # the window is 25 and no more
+    gaps = np.zeros(408)
+    gaps[404 - 25] = gaps[404 - 26] = 1.0
+    assert backfill(gaps, long, reference) == 0.5
