@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator, PercentFormatter
 
 from pedrl_experiments.canvas import DASHES, PAPER, Theme, color_of, count, figure, styled
@@ -29,6 +30,7 @@ TIME_COLORS = {
     "other": "#BBBBBB",
 }
 MAX_POINTS = 32
+MAX_WITH_SEEDS = 6  # methods; with more, single seeds hide the bands
 
 
 def save_curves(evidence: Evidence, path: Path) -> None:
@@ -43,8 +45,38 @@ def save_curves(evidence: Evidence, path: Path) -> None:
         fig.text(0.012, 0.925, subtitle(evidence), ha="left", va="top", fontsize=9)
         handles, labels = axes[0].get_legend_handles_labels()
         fig.legend(handles, labels, loc="outside lower left", ncols=5 if len(methods) < 5 else 4)
+    _save_png(fig, path)
+
+
+def save_highlight(evidence: Evidence, method: str, path: Path) -> None:
+    """Write one method's learning curve as PNG, bold before thin ones of all the others."""
+    fig, (ax,) = figure(PAPER, 6.4, 3.3)
+    methods = [runs.method for runs in evidence.methods]
+    with styled(PAPER):
+        _prepare_curves(ax, evidence, PAPER)
+        ends = []
+        for runs in sorted(evidence.methods, key=lambda runs: runs.method == method):
+            center = runs.rates.mean(axis=-1).mean(axis=0)
+            if runs.method != method:
+                ax.plot(runs.budgets, center, color=PAPER.faint, lw=1.1)
+                continue
+            color = color_of(method, methods)
+            for run in runs.runs:
+                ax.plot(run.budgets, run.scores, color=color, lw=0.6, alpha=0.5)
+            low, high = _band(runs, methods.index(method))
+            ax.fill_between(runs.budgets, low, high, color=color, alpha=0.16, lw=0)
+            ax.plot(runs.budgets, center, color=color, lw=2.2)
+            ends.append((float(center[-1]), label_of(runs), color))
+        _label_ends(ax, ends, _top(evidence))
+        fig.suptitle(f"{title(evidence)}\n", x=0.015, ha="left", fontsize=10, fontweight="bold")
+        fig.text(0.015, 0.915, f"{subtitle(evidence)}  ·  grey: the others", va="top", fontsize=6.2)
+    _save_png(fig, path, dpi=120)
+
+
+def _save_png(fig: Figure, path: Path, dpi: int = 160) -> None:
+    """Write atomically; the same figure gives the same bytes."""
     buffer = io.BytesIO()
-    fig.savefig(buffer, format="png", dpi=160, metadata={"Software": None})
+    fig.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     draft = path.with_name(path.name + ".tmp")
     draft.write_bytes(buffer.getvalue())
     draft.replace(path)
@@ -98,7 +130,7 @@ def draw_curves(ax: Axes, evidence: Evidence, theme: Theme, *, log: bool = False
     for stream, runs in enumerate(evidence.methods):
         color, dash = color_of(runs.method, methods), DASHES.get(runs.method, "-")
         first = 1 if log and runs.budgets[0] == 0 else 0
-        for run in runs.runs:
+        for run in runs.runs if len(methods) <= MAX_WITH_SEEDS else ():
             start = 1 if log and run.budgets[0] == 0 else 0
             ax.plot(run.budgets[start:], run.scores[start:], color=color, lw=0.6, alpha=0.35)
         x = runs.budgets[first:]
@@ -109,6 +141,23 @@ def draw_curves(ax: Axes, evidence: Evidence, theme: Theme, *, log: bool = False
         ax.plot(x, center[first:], color=color, lw=2, ls=dash, label=label_of(runs))
         if len(x):
             ends.append((float(center[-1]), runs.method, color))
+    _prepare_curves(ax, evidence, theme)
+    if log:
+        ax.set_xlabel(f"{ax.get_xlabel()} (log scale)")
+        starts = [r.budgets[r.budgets > 0] for r in evidence.methods]
+        least = min((float(s[0]) for s in starts if len(s)), default=1.0)
+        ax.set_xscale("log", base=2)
+        ax.set_xlim(least / 1.05, end * 1.02)
+        ticks = [end / 2**k for k in range(6) if end / 2**k >= least * 0.99]
+        ax.set_xticks(ticks)
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count(value)))
+        ax.xaxis.set_minor_locator(NullLocator())
+        ax.xaxis.set_minor_formatter(NullFormatter())
+    _label_ends(ax, ends, _top(evidence))
+
+
+def _prepare_curves(ax: Axes, evidence: Evidence, theme: Theme) -> None:
+    """Scores against budget: base, thresholds, both axes and their labels."""
     for threshold in (t for t in THRESHOLDS if t <= _top(evidence)):
         ax.axhline(threshold, color=theme.faint, lw=0.8, ls=(0, (4, 3)), zorder=0.5)
     if evidence.base is not None and not np.isnan(evidence.base).all():
@@ -123,20 +172,10 @@ def draw_curves(ax: Axes, evidence: Evidence, theme: Theme, *, log: bool = False
     ax.grid(visible=False)
     units = sorted({runs.axis for runs in evidence.methods})
     unit = "training rollouts" if "rollouts" in units else units[0]
-    ax.set_xlabel(f"{unit} (log scale)" if log else unit)
-    if log:
-        starts = [r.budgets[r.budgets > 0] for r in evidence.methods]
-        least = min((float(s[0]) for s in starts if len(s)), default=1.0)
-        ax.set_xscale("log", base=2)
-        ax.set_xlim(least / 1.05, end * 1.02)
-        ticks = [end / 2**k for k in range(6) if end / 2**k >= least * 0.99]
-        ax.set_xticks(ticks)
-        ax.xaxis.set_minor_locator(NullLocator())
-        ax.xaxis.set_minor_formatter(NullFormatter())
-    else:
-        ax.set_xlim(0, end * 1.005)
+    ax.set_xlabel(unit)
+    end = max(float(runs.budgets[-1]) for runs in evidence.methods) or 1.0
+    ax.set_xlim(0, end * 1.005)
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count(value)))
-    _label_ends(ax, ends, top)
 
 
 def _label_ends(ax: Axes, ends: list[tuple[float, str, str]], top: float) -> None:

@@ -50,7 +50,7 @@ class FigureBlock:
 
 
 def write_report(out: Path) -> None:
-    """Write ``OUT/curves.png`` and ``OUT/report.html``, each atomically.
+    """Write ``OUT/curves.png``, ``OUT/curves/METHOD.png`` and ``OUT/report.html``, each atomically.
 
     Args:
         out: folder with ``config.json``, ``metrics.parquet`` and ``results.parquet``.
@@ -61,6 +61,9 @@ def write_report(out: Path) -> None:
     evidence = load(out)
     page = render(evidence, summary_of(evidence))
     plots.save_curves(evidence, out / "curves.png")
+    (out / "curves").mkdir(exist_ok=True)
+    for runs in evidence.methods:
+        plots.save_highlight(evidence, runs.method, out / "curves" / f"{runs.method}.png")
     draft = out / "report.html.tmp"
     draft.write_text(page, encoding="utf-8")
     draft.replace(out / "report.html")

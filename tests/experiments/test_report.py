@@ -108,6 +108,10 @@ def test_twelve_methods_of_ten_seeds_stay_small_and_keep_their_own_colours(
     assert all(name in page.text for name in names)
     unknown = [f"mine-{i}" for i in range(6)]
     assert len({canvas.color_of(m, [*names[:6], *unknown]) for m in [*names[:6], *unknown]}) == 12
+    pictures = {path.stem: path.read_bytes() for path in (out / "curves").iterdir()}
+    assert set(pictures) == set(names)
+    assert len(set(pictures.values())) == 12
+    assert max(map(len, pictures.values())) < 120_000
 
 
 def test_one_method_with_one_seed_says_that_its_interval_covers_tasks_only(
