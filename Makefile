@@ -81,11 +81,11 @@ $(TRAIN): pyproject.toml requirements.lock
 	@$(PIP) install -c requirements.lock -e ".[train]"
 	@touch $@
 
-# The parity tests compare our losses with Liger's, which are plain torch. Its kernels, which are
-# not, make it require triton and, with that, a CUDA build of torch: so it comes alone, by the lock's
-# version, and is in no extra.
+# The parity tests compare our losses with Liger's and TRL's, which are plain torch. Liger's kernels,
+# which are not, make it require triton and, with that, a CUDA build of torch: so it comes alone, by
+# the lock's version, and is in no extra; TRL, which the benches race, comes with it.
 $(DEV): $(TRAIN)
 	@echo "== $(VENV): linters, type stubs and test tools"
 	@$(PIP) install -c requirements.lock -e ".[train,dev]"
-	@$(PIP) install -c requirements.lock --no-deps liger-kernel
+	@$(PIP) install -c requirements.lock --no-deps liger-kernel trl
 	@touch $@
