@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from pedrl_agents.adapters import Lora, bare
 from pedrl_agents.forward import (
     LOGITS_PER_CHUNK,
     Packed,
@@ -52,6 +53,7 @@ class LearnerConfig:
         weight_decay, betas: AdamW's.
         ema_decay: share of its old weights that a teacher with ``storage = "ema"`` keeps at each
             update of the student (SDPO: 0.95).
+        lora: the adapters of ``storage = "lora"``.
         precision: ``bf16`` runs forward and backward passes under autocast; the weights, their
             gradients and AdamW's moments stay in single precision.
         tokens_per_batch: padded tokens of one micro-batch, whose gradients are accumulated; a
@@ -66,6 +68,7 @@ class LearnerConfig:
     weight_decay: Weight = 0.0
     betas: tuple[float, float] = (0.9, 0.99)
     ema_decay: Share = 0.95
+    lora: Lora = Lora()
     precision: Literal["fp32", "bf16"] = "fp32"
     tokens_per_batch: Positive = 16384
     logits_per_chunk: Positive = LOGITS_PER_CHUNK
@@ -102,7 +105,7 @@ class Learner:
         self.config = config
         self.policy_loss = policy_loss
         self.divergence = divergence
-        self.reference = _frozen(policy.models["student"]) if policy_loss.kl > 0 else None
+        self.reference = _initial(policy) if policy_loss.kl > 0 else None
         self.optimizers: dict[Role, torch.optim.AdamW] = {}
         self.updates: dict[Role, int] = defaultdict(int)
 
@@ -116,7 +119,7 @@ class Learner:
         metrics: dict[str, float] = {}
         # Shared weights get one step on the sum of both roles' terms, not two steps in a row. A
         # teacher that is a moving average follows them, and is no one's to move.
-        together = self.policy.storage != "separate"
+        together = self.policy.storage in ("shared", "ema")
         roles: tuple[Role, ...] = ("student",) if together else ("teacher", "student")
         for role in roles:
             mine = [s for s in signals if together or s.learner == role]
@@ -255,7 +258,7 @@ class Learner:
         config = self.config
         if role not in self.optimizers:
             self.optimizers[role] = torch.optim.AdamW(
-                self.policy.models[role].parameters(),
+                [w for w in self.policy.models[role].parameters() if w.requires_grad],
                 betas=config.betas,
                 weight_decay=config.weight_decay,
             )
@@ -284,8 +287,12 @@ class Learner:
             self._optimizer(role).load_state_dict(optimizer_state)
 
 
-def _frozen(model: PreTrainedModel) -> PreTrainedModel:
-    return copy.deepcopy(model).requires_grad_(False)
+def _initial(policy: TorchPolicy) -> PreTrainedModel:
+    """Return the student as it is now, frozen: beneath an adapter it is there already."""
+    student = policy.models["student"]
+    if policy.storage == "lora":
+        return bare(student)
+    return copy.deepcopy(student).requires_grad_(False)
 
 
 def _speaks(signal: Signal, spec: PolicyLoss) -> bool:

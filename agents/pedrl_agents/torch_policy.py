@@ -1,7 +1,7 @@
 """The torch backend: one set of weights per role behind `generate` and `score`.
 
-Student and teacher are roles over the same interface; whether they are two copies or one shared
-module is decided here, in `load_policy`, and nowhere else.
+Student and teacher are roles over the same interface; whether they are two copies, one shared
+module or two adapters over one base is decided here, in `load_policy`, and nowhere else.
 """
 
 import copy
@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
+from pedrl_agents.adapters import Lora, adapter_state, add_adapter, merged
 from pedrl_agents.forward import (
     LOGITS_PER_CHUNK,
     Pair,
@@ -33,7 +34,7 @@ from pedrl_env.policy import Ended
 from pedrl_env.records import GenerationRequest, Privileged, Role, Task, TokenScores, Turn
 from pedrl_sandbox.errors import PedrlError
 
-Storage = Literal["separate", "shared", "ema"]
+Storage = Literal["separate", "shared", "ema", "lora"]
 COMPACT_BELOW = 0.75  # drop finished sequences from the batch once this share is still alive
 
 
@@ -239,19 +240,22 @@ class TorchPolicy:
         return [s for s in scores if s is not None]
 
     def state(self) -> dict[str, dict[str, Tensor]]:
-        """Return the weights of every distinct model, by role."""
+        """Return the weights of every distinct model, by role; those of adapters alone."""
         shared = self.models["teacher"] is self.models["student"]
         roles: tuple[Role, ...] = ("student",) if shared else ("student", "teacher")
-        return {role: self.models[role].state_dict() for role in roles}
+        state = adapter_state if self.storage == "lora" else torch.nn.Module.state_dict
+        return {role: state(self.models[role]) for role in roles}
 
     def load_state(self, state: dict[str, dict[str, Tensor]]) -> None:
         """Take up weights that `state` returned."""
         for role, weights in state.items():
-            self.models[role].load_state_dict(weights)  # type: ignore[index]
+            model = self.models[role]  # type: ignore[index]
+            model.load_state_dict(model.state_dict() | weights)
 
     def save(self, role: Role, folder: Path) -> None:
-        """Write one role as an ordinary Hugging Face folder."""
-        self.models[role].save_pretrained(folder)
+        """Write one role as an ordinary Hugging Face folder; an adapter is merged into its base."""
+        model = self.models[role]
+        (merged(model) if self.storage == "lora" else model).save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
 
@@ -275,6 +279,7 @@ def load_policy(
     sampling: Sampling,
     storage: Storage = "separate",
     context: tuple[Context, ...] = DEFAULT_CONTEXT,
+    lora: Lora = Lora(),
 ) -> TorchPolicy:
     """Load a Hugging Face folder as student and teacher.
 
@@ -282,11 +287,14 @@ def load_policy(
         checkpoint: folder with config, safetensors and tokenizer.
         sampling: how rollouts are drawn.
         storage: ``separate`` gives each role its own copy; ``shared`` one module to both; ``ema``
-            makes the teacher a moving average of the student.
+            makes the teacher a moving average of the student; ``lora`` freezes the model and gives
+            each role an adapter over it.
         context: the privileged fields that the teacher sees.
+        lora: those adapters' size and place.
 
     Raises:
-        PedrlError: if the folder is missing or cannot be read as a checkpoint.
+        PedrlError: if the folder is missing or cannot be read as a checkpoint, or has no layers
+            that `lora` names.
     """
     transformers.utils.logging.disable_progress_bar()  # ours shows the run, not the file
     if not (checkpoint / "config.json").is_file():
@@ -302,8 +310,11 @@ def load_policy(
             f"the checkpoint at {checkpoint} cannot be loaded ({type(error).__name__}: "
             f"{' '.join(str(error).split())}); fetch it again or rebuild it with `pedrl pretrain`"
         ) from error
-    student.eval()
-    teacher = student if storage == "shared" else copy.deepcopy(student)
-    return TorchPolicy(
-        {"student": student, "teacher": teacher}, tokenizer, sampling, context, storage=storage
-    )
+    models = _stored(student.eval(), storage, lora)
+    return TorchPolicy(models, tokenizer, sampling, context, storage=storage)
+
+
+def _stored(model: PreTrainedModel, storage: Storage, lora: Lora) -> dict[Role, PreTrainedModel]:
+    if storage == "lora":
+        return {role: add_adapter(model, role, lora) for role in ("student", "teacher")}
+    return {"student": model, "teacher": model if storage == "shared" else copy.deepcopy(model)}

@@ -163,26 +163,31 @@ def build_method(name: str, knobs: Mapping[str, Value]) -> tuple[Algorithm, Lear
             "that a knob means one thing"
         )
     for key, value in knobs.items():
-        if key in learner_fields:
-            learner = replace_field(learner, key, value, f"{name}.{key}")
-            continue
-        head, _, tail = key.partition(".")
+        head = key.partition(".")[0]
         names = [f.name for f in dataclasses.fields(algorithm)]
-        if head not in names:
-            raise unknown_name(f"knob of {name}", key, [*names, *learner_fields])
-        if tail:
-            inner = getattr(algorithm, head)
-            if not dataclasses.is_dataclass(inner):
-                raise PedrlError(f"{name}.{head} has no parts: write {name}.{head}=VALUE")
-            value = replace_field(inner, tail, value, f"{name}.{key}")
-            algorithm = dataclasses.replace(algorithm, **{head: value})
+        if head in learner_fields:
+            learner = _replace_part(learner, key, value, name)
+        elif head in names:
+            algorithm = _replace_part(algorithm, key, value, name)
         else:
-            algorithm = replace_field(algorithm, head, value, f"{name}.{key}")
+            raise unknown_name(f"knob of {name}", key, [*names, *learner_fields])
     if not 0 < learner.learning_rate < math.inf:
         raise PedrlError(
             f"{name}.learning_rate must be greater than 0 and finite, not {learner.learning_rate}"
         )
     return algorithm, learner
+
+
+def _replace_part(record: Any, key: str, value: Any, method: str) -> Any:
+    """Return a record with one field replaced, or with a dot one field of a part of it."""
+    head, _, tail = key.partition(".")
+    if not tail:
+        return replace_field(record, head, value, f"{method}.{key}")
+    part = getattr(record, head)
+    if not dataclasses.is_dataclass(part):
+        raise PedrlError(f"{method}.{head} has no parts: write {method}.{head}=VALUE")
+    inner = replace_field(part, tail, value, f"{method}.{key}")
+    return dataclasses.replace(record, **{head: inner})
 
 
 def replace_field(record: Any, name: str, value: Any, label: str) -> Any:

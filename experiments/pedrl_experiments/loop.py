@@ -80,6 +80,7 @@ class Run:
             Sampling(config.max_new_tokens, rows_per_batch=config.rows_per_batch),
             self.algorithm.storage,
             _context(config),
+            learner_config.lora,
         )
         self.learner = Learner(
             self.policy, learner_config, self.algorithm.policy_loss, self.algorithm.divergence

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+import torch
 
 from pedrl_agents.algorithm import Annotation, State
 from pedrl_agents.algorithms.grpo import GRPO
@@ -158,8 +159,9 @@ def test_every_storage_trains(storage: Storage, tiny_base: Path, make_groups: Ma
     policy = tiny_policy(tiny_base, storage=storage)
     method = Pedagogical(warmup=0, storage=storage)
     learner = Learner(policy, LearnerConfig(), method.policy_loss, method.divergence)
-    before = {r: next(policy.models[r].parameters()).detach().clone() for r in policy.models}
+    before = {r: [w.clone() for w in weights.values()] for r, weights in policy.state().items()}
     learner.step(method.signal(make_groups("teacher", ROWS), policy, at(0)).signals)
     for role, weights in before.items():
-        assert not (next(policy.models[role].parameters()) == weights).all()
+        now = policy.state()[role].values()
+        assert not all(torch.equal(a, b) for a, b in zip(now, weights, strict=True))
     assert (policy.models["teacher"] is policy.models["student"]) == (storage == "shared")

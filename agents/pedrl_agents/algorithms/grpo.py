@@ -14,13 +14,13 @@ from the learner. Its variants are options of the one loss:
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pedrl_agents.algorithm import Annotation, State
 from pedrl_agents.knobs import Span
 from pedrl_agents.losses import Divergence, PolicyLoss
 from pedrl_agents.signals import Normalisation, degenerate, group_advantages, judged, reinforce
-from pedrl_agents.torch_policy import Storage, TorchPolicy
+from pedrl_agents.torch_policy import TorchPolicy
 from pedrl_env.records import GenerationRequest, Group, Task
 
 
@@ -34,13 +34,14 @@ class GRPO:
             ``batch`` divides by the batch's. A group of one, or with equal rewards, gets zero.
         dynamic: dynamic sampling (DAPO): groups with equal rewards are dropped and other tasks are
             sampled in their place, at most so many times a step. All of it is charged. 0 is off.
+        storage: ``lora`` trains an adapter, not the weights.
     """
 
     group_size: Annotated[int, Span(1, inf, "DeepSeekMath 64; DAPO 16")] = 8
     advantage: Normalisation = "group"
     dynamic: Annotated[int, Span(0, inf, "DAPO: until the batch is full")] = 0
     policy_loss: PolicyLoss = PolicyLoss()
-    storage: ClassVar[Storage] = "shared"
+    storage: Literal["shared", "lora"] = "shared"
     divergence: ClassVar[Divergence] = Divergence()
 
     def plan(self, tasks: Sequence[Task], state: State) -> list[GenerationRequest]:

@@ -54,8 +54,9 @@ class Pedagogical:
             gates of the student as it is then.
         final_grpo: last steps in which the student samples itself and learns by GRPO.
         train_teacher: False leaves the teacher as it is (ablation).
-        storage: two copies, shared weights, or a teacher that is the student's moving average;
-            with the latter two, what moves the teacher moves the student's weights.
+        storage: two copies, two LoRA adapters over one base, shared weights, or a teacher that is
+            the student's moving average; with the latter two, what moves the teacher moves the
+            student's weights.
     """
 
     group_size: Positive = 8
