@@ -72,7 +72,8 @@ def tune(
     Raises:
         PedrlError: for an uneven grid, or if `out` holds trials of another configuration.
     """
-    config = dataclasses.replace(config, eval_split="validation", gates=False)
+    # Only the final score counts, so nothing is evaluated on the way.
+    config = dataclasses.replace(config, eval_split="validation", eval_points=0, gates=False)
     trials_by_method = trials_of(grid)
     check_workers(workers)
     check_ready(config)
