@@ -1,53 +1,85 @@
-"""`pedrl evaluate` for a checkpoint: sample, verify, print pass@1 with its interval."""
+"""`pedrl evaluate` of a checkpoint: the torch backend samples batch by batch."""
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-from rich.console import Console
-
-from pedrl_agents.torch_policy import Sampling, load_policy
-from pedrl_env.records import GenerationRequest, Split
-from pedrl_env.registry import make_suite
+from pedrl_agents.torch_policy import Sampling, TorchPolicy, load_policy
+from pedrl_env.records import GenerationRequest, Task, Trajectory
 from pedrl_env.rollout import rollout
 from pedrl_env.verifier import Verifier
 from pedrl_experiments.bases import base_path
 from pedrl_experiments.config import CompareConfig
-from pedrl_experiments.sets import Value
-from pedrl_experiments.statistics import pass_at_k
+from pedrl_experiments.evaluate_run import Evaluation
+from pedrl_experiments.evaluate_store import Place, Rollout
 from pedrl_sandbox.errors import PedrlError
 
 
-def evaluate_model(
-    suite: str,
-    dials: Mapping[str, Value],
-    policy: str,
-    split: Split,
-    samples: int,
-    limit: int,
-    sandbox: str,
-    seed: int,
-    console: Console,
-) -> None:
-    """Print pass@1 (and pass@k for k = `samples`) of a checkpoint folder, or of ``base``."""
-    if samples < 1 or limit < 0:
-        raise PedrlError(f"samples must be at least 1 ({samples}) and limit at least 0 ({limit})")
-    tasks = make_suite(suite, dict(dials)).tasks(split)
-    tasks = tasks[:limit] if limit else tasks
-    if not tasks:
-        raise PedrlError(f"suite {suite!r} has no {split} tasks")
-    base = "" if policy == "base" else policy
-    folder = base_path(CompareConfig(suite=suite, dials=dials, base=base))
-    model = load_policy(Path(folder), Sampling(), storage="shared")
-    with Verifier(sandbox) as verifier:
-        requests = [GenerationRequest(t, "student", samples) for t in tasks]
-        groups = rollout(requests, model, verifier, seed=seed, policy_version=0)
-    n = np.array([sum(t.verdict.judged for t in g.trajectories) for g in groups])
-    c = np.array([sum(t.verdict.status == "passed" for t in g.trajectories) for g in groups])
-    console.print(f"{suite} {split} {policy}: {c.sum()}/{n.sum()} rollouts", highlight=False)
-    for k in sorted({1, samples}):
-        whole = n >= k  # tasks that lost rollouts to infrastructure have no pass@k
-        if not whole.any():
-            raise PedrlError("no task kept enough verdicts (infra_error): see `pedrl doctor`")
-        rates = pass_at_k(n[whole].tolist(), c[whole].tolist(), k)
-        console.print(f"pass@{k}: {100 * float(np.mean(rates)):.1f}%", highlight=False)
+class ModelSampler:
+    """Samples a local model; the rollouts of a batch share one stream of draws.
+
+    Args:
+        evaluation: what is asked; its policy is ``base``, a checkpoint folder, or the folder of a
+            run, whose ``final`` is meant.
+        tasks: of it.
+        batch: rollouts sampled side by side, rounded up to whole tasks.
+
+    Raises:
+        PedrlError: there is no such checkpoint, or it must not be tested on this suite.
+    """
+
+    def __init__(self, evaluation: Evaluation, tasks: Sequence[Task], batch: int) -> None:
+        if batch < 1:
+            raise PedrlError(f"batch must be at least 1, not {batch}")
+        self.evaluation, self.tasks, self.batch = evaluation, {t.id: t for t in tasks}, batch
+        self.folder = checkpoint(evaluation)
+        sampling = Sampling(evaluation.max_new_tokens, evaluation.temperature)
+        self.policy: TorchPolicy = load_policy(self.folder, sampling, storage="shared")
+        self.trouble = ""
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """How draws are grouped, and which weights these are: a folder may be written anew."""
+        files = sorted(self.folder.glob("*.safetensors"))
+        seen = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+        return {"batch": self.batch, "weights": hashlib.sha256(repr(seen).encode()).hexdigest()}
+
+    def units(self) -> Sequence[Sequence[Place]]:
+        """Batches of whole tasks."""
+        samples, ids = self.evaluation.samples, list(self.tasks)
+        per_batch = -(-self.batch // samples)
+        batches = [ids[start : start + per_batch] for start in range(0, len(ids), per_batch)]
+        return [[(i, n) for i in batch for n in range(samples)] for batch in batches]
+
+    def sample(
+        self, units: Sequence[Sequence[Place]], verifier: Verifier
+    ) -> Iterator[Sequence[Rollout]]:
+        """Sample and judge batch by batch."""
+        for unit in units:
+            ids = dict.fromkeys(i for i, _ in unit)
+            requests = [
+                GenerationRequest(self.tasks[i], "student", self.evaluation.samples) for i in ids
+            ]
+            seed = self.evaluation.draw(*unit[0])
+            groups = rollout(requests, self.policy, verifier, seed=seed, policy_version=0)
+            yield [_row(t, n) for g in groups for n, t in enumerate(g.trajectories)]
+
+
+def _row(trajectory: Trajectory, sample: int) -> Rollout:
+    tokens = sum(len(turn.action_ids) for turn in trajectory.turns)
+    text, cut = trajectory.text, trajectory.truncated
+    row = Rollout(trajectory.task_id, sample, text, text, cut, tokens, "unjudged", 0, 0, "")
+    return row.judged(trajectory.verdict)
+
+
+def checkpoint(evaluation: Evaluation) -> Path:
+    """Return the folder that a policy names.
+
+    Raises:
+        PedrlError: there is none, or it was trained on a relative of the suite.
+    """
+    base = "" if evaluation.policy == "base" else evaluation.policy
+    if base and (Path(base) / "final" / "config.json").is_file():
+        base = str(Path(base) / "final")
+    return base_path(CompareConfig(suite=evaluation.suite, dials=evaluation.dials, base=base))
