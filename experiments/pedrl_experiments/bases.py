@@ -4,6 +4,7 @@ import json
 from importlib.resources import files
 from pathlib import Path
 
+from pedrl_agents.models import checkpoint_folder
 from pedrl_env.registry import make_suite
 from pedrl_experiments.config import CompareConfig
 from pedrl_experiments.relatives import check_relatives
@@ -16,17 +17,18 @@ def base_path(config: CompareConfig) -> Path:
     """Return the base checkpoint of a comparison: the one named, or the suite's own.
 
     Raises:
-        PedrlError: if the suite ships none, or the folder was pre-trained for other dials, or
-            trained on a relative of the suite.
+        PedrlError: if the suite ships none, or what is named cannot be had, was pre-trained for
+            other dials, or trained on a relative of the suite.
     """
     if config.base:
-        path = Path(config.base)
+        path = checkpoint_folder(config.base)
     elif config.suite in SHIPPED:
         path = Path(str(files("pedrl_tasks") / SHIPPED[config.suite]))
     else:
-        raise PedrlError(f"suite {config.suite!r} ships no base model: name one with --base FOLDER")
-    if not (path / "config.json").is_file():
-        raise PedrlError(f"no checkpoint at {path}: expected a folder with a config.json")
+        raise PedrlError(
+            f"suite {config.suite!r} ships no base model: name a folder, a hub id or an added "
+            "model (`pedrl models list`) with --base"
+        )
     check_relatives(config, path)
     recipe = path / "pretrain.json"
     if config.suite == "lexicon" and recipe.is_file():
