@@ -125,45 +125,68 @@ def evaluate(
     policy: str,
     split: Literal["train", "validation", "test"] = "test",
     samples: int = 1,
+    k: str = "",
     limit: int = 0,
     sets: Sets = (),
     sandbox: str = "zygote",
     seed: int = 0,
+    max_new_tokens: int = 0,
+    temperature: float = 1.0,
+    batch: int = 64,
+    format: Literal["chat", "completion"] = "chat",
+    concurrency: int = 8,
+    timeout: float = 300.0,
+    retries: int = 7,
+    out: Path | None = None,
+    json: bool = False,
 ) -> None:
-    """Print how many tasks of a suite a policy solves.
+    """Print how many tasks of a suite a policy solves: pass@k with intervals.
+
+    With `--out` the rollouts are kept, and the same command goes on where it was interrupted.
 
     Args:
         suite: the tasks, by registry name.
         policy: `reference` (the suite's own solutions), `stub` (an empty function), `base` (the
-            checkpoint the suite ships), or a checkpoint folder.
+            checkpoint the suite ships), a checkpoint (a folder, a run, a name of `pedrl models`, a
+            hub id) or a server, `openai:URL#MODEL`, with its key in OPENAI_API_KEY.
         split: which tasks.
-        samples: rollouts per task, for a checkpoint.
+        samples: rollouts per task, of a model.
+        k: attempts, as in `1,5,10`; 1 and all samples if not given.
         limit: only the first tasks; 0 means all.
         sets: dials of the suite.
         sandbox: backend that runs submissions.
         seed: of sampling.
+        max_new_tokens: longest answer; 0 means 32 on `lexicon` and 512 elsewhere.
+        temperature: of sampling; 0 takes the most likely token.
+        batch: rollouts of a checkpoint that are sampled side by side; draws depend on it.
+        format: how a server is asked, for a chat or for the continuation of a text.
+        concurrency: requests to a server at a time.
+        timeout: seconds that a server may take for an answer.
+        retries: of a request that a server could not serve.
+        out: folder for `trajectories.jsonl` and `results.json`.
+        json: print JSON instead of a table.
     """
-    from pedrl_experiments.evaluate_program import ProgramPolicy, evaluate_program_policy
+    from pedrl_experiments.evaluate_command import Asking, evaluate_model, evaluate_reference
+    from pedrl_experiments.evaluate_program import ProgramPolicy
+    from pedrl_experiments.evaluate_run import Evaluation
 
     chosen = dials(sets)
     if policy in get_args(ProgramPolicy):
-        from pedrl_env.registry import make_suite
-
-        verdicts = evaluate_program_policy(
-            make_suite(suite, chosen), cast(ProgramPolicy, policy), split, sandbox, limit or None
-        )
-        for task, verdict in verdicts:
-            if policy == "reference" and verdict.status != "passed":
-                console.print(f"{task.id}: {verdict.status} {verdict.detail}", highlight=False)
-        broken = sum(v.status == "infra_error" for _, v in verdicts)
-        if broken:
-            raise PedrlError(
-                f"{broken} verdicts could not be had (infra_error): see `pedrl doctor`"
-            )
+        if out is not None or json:
+            raise PedrlError(f"--out and --json are for models: nothing is kept of {policy!r}")
+        program = cast(ProgramPolicy, policy)
+        evaluate_reference(suite, chosen, program, split, sandbox, limit, console)
         return
-    from pedrl_experiments.evaluate_model import evaluate_model
-
-    evaluate_model(suite, chosen, policy, split, samples, limit, sandbox, seed, console)
+    tokens = max_new_tokens or (32 if suite == "lexicon" else 512)
+    evaluate_model(
+        Evaluation(suite, chosen, split, limit, policy, samples, tokens, temperature, seed),
+        Asking(batch, format, concurrency, timeout, retries),
+        k,
+        out,
+        sandbox,
+        json,
+        console,
+    )
 
 
 @app.command
