@@ -31,7 +31,7 @@ def imitate(
                 f"{task.id} has no answer of this kind to imitate: leave the control out, "
                 "or choose a suite that has them (lexicon)"
             )
-        action = policy.encode_answer(text)
+        action = policy.encode_answer(policy.view.answer(task, text))
         view = policy.prompt_ids(task, "student")
         signals.append(Signal("student", view, action, ce_weights=np.ones(len(action))))
     return Annotation(signals, demonstrations=len(signals))

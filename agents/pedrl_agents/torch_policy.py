@@ -29,7 +29,7 @@ from pedrl_agents.forward import (
     prefill,
 )
 from pedrl_agents.losses import token_statistics
-from pedrl_agents.views import DEFAULT_CONTEXT, Context, privileged_block, render
+from pedrl_agents.views import DEFAULT_CONTEXT, FORMAT_KEY, Context, PromptFormat, View
 from pedrl_env.policy import Ended
 from pedrl_env.records import GenerationRequest, Privileged, Role, Task, TokenScores, Turn
 from pedrl_sandbox.errors import PedrlError
@@ -60,6 +60,7 @@ class TorchPolicy:
     Attributes:
         models: role -> module; the same module twice when weights are shared.
         storage: how the two roles' weights hang together; the learner acts on it.
+        view: how tasks become prompts, and answers code.
         processed_tokens: tokens computed by forward passes so far, sampling included.
     """
 
@@ -71,12 +72,13 @@ class TorchPolicy:
         context: tuple[Context, ...] = DEFAULT_CONTEXT,
         tokens_per_batch: int = 16384,
         storage: Storage = "separate",
+        prompt_format: PromptFormat = "auto",
     ) -> None:
         self.models = models
         self.storage = storage
         self.tokenizer = tokenizer
         self.sampling = sampling
-        self.context = context
+        self.view = View(tokenizer, prompt_format, context)
         self.tokens_per_batch = tokens_per_batch
         self.processed_tokens = 0
         self.eos: int = tokenizer.eos_token_id
@@ -89,11 +91,11 @@ class TorchPolicy:
 
     def prompt_ids(self, task: Task, role: Role) -> tuple[int, ...]:
         """Encode the prompt of `task` as `role` sees it."""
-        return self.encode(render(task, role, self.context))
+        return self.view.ids(task, role)
 
     def told_ids(self, task: Task, privileged: Privileged) -> tuple[int, ...]:
         """Encode the prompt of a teacher that is told this, in place of the task's own secrets."""
-        return self.encode(privileged_block(privileged, ("solution", "feedback")) + task.prompt)
+        return self.view.told_ids(task, privileged)
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Encode plain text, without special tokens."""
@@ -104,10 +106,10 @@ class TorchPolicy:
         return (*self.encode(text), self.eos)
 
     def decode(self, turn: Turn) -> str:
-        """Return the text of a turn's action, without special tokens."""
+        """Return the code in a turn's action."""
         text = self.tokenizer.decode(list(turn.action_ids), skip_special_tokens=True)
         assert isinstance(text, str)
-        return text
+        return self.view.code(text)
 
     @torch.no_grad()
     def generate(
@@ -168,7 +170,7 @@ class TorchPolicy:
         logprobs: list[list[float]] = [[] for _ in owner]
         owners = owner.tolist()
 
-        def turn(row: int, stop: Literal["eos", "length"]) -> Turn:
+        def turn(row: int, stop: Literal["eos", "stop", "length"]) -> Turn:
             return Turn(prompts[owners[row]], tuple(actions[row]), tuple(logprobs[row]), stop)
 
         for _ in range(self.sampling.max_new_tokens):
@@ -183,15 +185,18 @@ class TorchPolicy:
             self.processed_tokens += len(current)
             logits = model.get_output_embeddings()(hidden).float()
             current, chosen = self._draw(logits, generator)
-            for row, token, logprob, over in zip(
-                alive.tolist(), current.tolist(), chosen.tolist(), done.tolist(), strict=True
+            over = done.tolist()
+            for i, (row, token, logprob) in enumerate(
+                zip(alive.tolist(), current.tolist(), chosen.tolist(), strict=True)
             ):
-                if not over:
-                    actions[row].append(token)
-                    logprobs[row].append(logprob)
-                    if token == self.eos:
-                        yield row, turn(row, "eos")
-            done = done | (current == self.eos)
+                if over[i]:
+                    continue
+                actions[row].append(token)
+                logprobs[row].append(logprob)
+                over[i] = token == self.eos or self.view.over(actions[row])
+                if over[i]:
+                    yield row, turn(row, "eos" if token == self.eos else "stop")
+            done = torch.tensor(over, device=device)
             if bool(done.all()):
                 return
             position = position + 1
@@ -256,6 +261,7 @@ class TorchPolicy:
         """Write one role as an ordinary Hugging Face folder; an adapter is merged into its base."""
         model = self.models[role]
         (merged(model) if self.storage == "lora" else model).save_pretrained(folder)
+        self.tokenizer.init_kwargs[FORMAT_KEY] = self.view.format  # what it was trained in
         self.tokenizer.save_pretrained(folder)
 
 
@@ -280,6 +286,7 @@ def load_policy(
     storage: Storage = "separate",
     context: tuple[Context, ...] = DEFAULT_CONTEXT,
     lora: Lora = Lora(),
+    prompt_format: PromptFormat = "auto",
 ) -> TorchPolicy:
     """Load a Hugging Face folder as student and teacher.
 
@@ -291,10 +298,11 @@ def load_policy(
             each role an adapter over it.
         context: the privileged fields that the teacher sees.
         lora: those adapters' size and place.
+        prompt_format: see `views.View`.
 
     Raises:
-        PedrlError: if the folder is missing or cannot be read as a checkpoint, or has no layers
-            that `lora` names.
+        PedrlError: if the folder is missing or cannot be read as a checkpoint, has no layers that
+            `lora` names, or no chat template for a chat.
     """
     transformers.utils.logging.disable_progress_bar()  # ours shows the run, not the file
     if not (checkpoint / "config.json").is_file():
@@ -311,7 +319,9 @@ def load_policy(
             f"{' '.join(str(error).split())}); fetch it again or rebuild it with `pedrl pretrain`"
         ) from error
     models = _stored(student.eval(), storage, lora)
-    return TorchPolicy(models, tokenizer, sampling, context, storage=storage)
+    return TorchPolicy(
+        models, tokenizer, sampling, context, storage=storage, prompt_format=prompt_format
+    )
 
 
 def _stored(model: PreTrainedModel, storage: Storage, lora: Lora) -> dict[Role, PreTrainedModel]:

@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from pedrl_agents.views import FORMAT_KEY
 from pedrl_experiments.config import replace_field
 from pedrl_experiments.corpus import Mix, Sample, draw_sample
 from pedrl_experiments.sets import split_set
@@ -97,7 +98,9 @@ def build_tokenizer(mix: Mix, seed: int) -> PreTrainedTokenizerFast:
             show_progress=False,
         ),
     )
-    return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token=EOS, pad_token=EOS)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe, eos_token=EOS, pad_token=EOS, **{FORMAT_KEY: "plain"}
+    )
 
 
 def build_model(config: PretrainConfig, vocabulary: int) -> LlamaForCausalLM:
