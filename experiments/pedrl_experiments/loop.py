@@ -113,9 +113,7 @@ class Run:
             if due > self.evaluated:
                 self.evaluated = due
                 self.begin_evaluation(self.config.eval_tasks, self.config.eval_samples)
-            metrics = self.train_step(batches[self.step])
-            self.step += 1
-            self._log(metrics)
+            self.advance(batches[self.step])
             if self.step % CHECKPOINT_EVERY == 0 and not self.spent:
                 self._checkpoint()
             tell(self.step, self.steps, self.score)
@@ -130,6 +128,13 @@ class Run:
         """Whether another step would overrun the budget."""
         per_step = self.config.tasks_per_step * self.algorithm.group_size
         return self.budget.axis + per_step > self.config.budget
+
+    def advance(self, tasks: Sequence[Task]) -> dict[str, float]:
+        """Make one step, log it, and return its metrics."""
+        metrics = self.train_step(tasks)
+        self.step += 1
+        self._log(metrics)
+        return metrics
 
     def train_step(self, tasks: Sequence[Task]) -> dict[str, float]:
         """Sample, verify, assign credit, learn; return the step's metrics."""
