@@ -8,7 +8,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -54,6 +54,29 @@ class Sampling:
     rows_per_batch: int = 4096
 
 
+class Engine(Protocol):
+    """Samples in place of the policy's own loop, with a copy of its weights."""
+
+    def sample(
+        self,
+        policy: "TorchPolicy",
+        role: Role,
+        prompts: Sequence[tuple[int, ...]],
+        samples: Sequence[int],
+        seed: int,
+    ) -> Iterator[tuple[int, Turn]]:
+        """Yield rows with their turns, in the order in which they end.
+
+        Args:
+            policy: whose weights, as they are now, whose settings and ends of answers are meant.
+            role: of it.
+            prompts: token ids.
+            samples: how many of each; rows count those of the first prompt, then the second's.
+            seed: of the draws.
+        """
+        ...
+
+
 class TorchPolicy:
     """Transformers models, one per role, sampled and scored in this process.
 
@@ -61,6 +84,7 @@ class TorchPolicy:
         models: role -> module; the same module twice when weights are shared.
         storage: how the two roles' weights hang together; the learner acts on it.
         view: how tasks become prompts, and answers code.
+        engine: samples instead of this class, if there is one.
         processed_tokens: tokens computed by forward passes so far, sampling included.
     """
 
@@ -73,11 +97,13 @@ class TorchPolicy:
         tokens_per_batch: int = 16384,
         storage: Storage = "separate",
         prompt_format: PromptFormat = "auto",
+        engine: Engine | None = None,
     ) -> None:
         self.models = models
         self.storage = storage
         self.tokenizer = tokenizer
         self.sampling = sampling
+        self.engine = engine
         self.view = View(tokenizer, prompt_format, context)
         self.tokens_per_batch = tokens_per_batch
         self.processed_tokens = 0
@@ -133,19 +159,31 @@ class TorchPolicy:
                 continue
             prompts = [self.prompt_ids(requests[i].task, role) for i in chosen]
             samples = [requests[i].samples for i in chosen]
-            batches = _sample_batches([len(p) for p in prompts], samples, self)
-            for batch in batches:
-                places = [(chosen[j], sample) for j in batch for sample in range(samples[j])]
-                for row, turn in self._sample(
-                    self.models[role],
-                    [prompts[j] for j in batch],
-                    [samples[j] for j in batch],
-                    generator,
-                ):
-                    turns[places[row]] = turn
-                    if ended is not None:
-                        ended(*places[row], turn)
+            if self.engine is None:
+                rows = self._sample_in_batches(role, prompts, samples, generator)
+            else:
+                rows = self.engine.sample(self, role, prompts, samples, seed)
+            places = [(i, n) for i in chosen for n in range(requests[i].samples)]
+            for row, turn in rows:
+                turns[places[row]] = turn
+                if ended is not None:
+                    ended(*places[row], turn)
         return [[turns[i, n] for n in range(r.samples)] for i, r in enumerate(requests)]
+
+    def _sample_in_batches(
+        self,
+        role: Role,
+        prompts: list[tuple[int, ...]],
+        samples: list[int],
+        generator: torch.Generator,
+    ) -> Iterator[tuple[int, Turn]]:
+        first = 0
+        for batch in _sample_batches([len(p) for p in prompts], samples, self):
+            mine = [samples[j] for j in batch]
+            asked = [prompts[j] for j in batch]
+            for row, turn in self._sample(self.models[role], asked, mine, generator):
+                yield first + row, turn
+            first += sum(mine)
 
     def _sample(
         self,
@@ -287,6 +325,7 @@ def load_policy(
     context: tuple[Context, ...] = DEFAULT_CONTEXT,
     lora: Lora = Lora(),
     prompt_format: PromptFormat = "auto",
+    engine: Engine | None = None,
 ) -> TorchPolicy:
     """Load a Hugging Face folder as student and teacher.
 
@@ -299,6 +338,7 @@ def load_policy(
         context: the privileged fields that the teacher sees.
         lora: those adapters' size and place.
         prompt_format: see `views.View`.
+        engine: what samples, in place of transformers.
 
     Raises:
         PedrlError: if the folder is missing or cannot be read as a checkpoint, has no layers that
@@ -320,7 +360,13 @@ def load_policy(
         ) from error
     models = _stored(student.eval(), storage, lora)
     return TorchPolicy(
-        models, tokenizer, sampling, context, storage=storage, prompt_format=prompt_format
+        models,
+        tokenizer,
+        sampling,
+        context,
+        storage=storage,
+        prompt_format=prompt_format,
+        engine=engine,
     )
 
 
