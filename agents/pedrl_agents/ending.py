@@ -16,6 +16,10 @@ _FLUSH: Final = re.compile(r"^(?=[^\s#])", re.MULTILINE)  # a line that begins w
 _OPENING: Final = re.compile(r"```[ \t]*([\w+-]*)[^\n`]*\n")
 _CLOSING: Final = re.compile(r"^[ \t]*```", re.MULTILINE)
 _LEXEME: Final = re.compile(r"#[^\n]*|\"\"\"|'''|[\"'()\[\]{}]")
+_STRINGS: Final = {
+    **{q: re.compile(rf"(?:\\.|[^\\])*?{q}", re.DOTALL) for q in ('"""', "'''")},
+    **{q: re.compile(rf"(?:\\.|[^\\\n{q}])*{q}?", re.DOTALL) for q in "\"'"},
+}  # mark -> the rest of it; a short one ends with its line at the latest
 _LABELS: Final = ("", "python", "python3", "py")
 
 
@@ -32,9 +36,10 @@ def body_end(text: str) -> int | None:
     if first is None:
         return None
     indented = text[first.start()] in " \t"
+    scan = _Scan(text)
     for line in _FLUSH.finditer(text):
         fence = text.startswith("```", line.start())
-        if (indented or fence) and not _is_open(text[: line.start()]):
+        if (indented or fence) and scan.outside(line.start()):
             return line.start()
     return None
 
@@ -74,23 +79,24 @@ def _block(text: str) -> tuple[int, int | None] | None:
     return None
 
 
-def _is_open(text: str) -> bool:
-    """Whether a bracket or a long string is still open at the end of a text."""
-    depth = at = 0
-    while lexeme := _LEXEME.search(text, at):
-        mark, at = lexeme[0], lexeme.end()
-        if mark in ('"""', "'''"):
-            closing = re.compile(rf"(?:\\.|[^\\])*?{mark}", re.DOTALL).match(text, at)
-            if closing is None:
-                return True
-            at = closing.end()
-        elif mark in "\"'":
-            at = re.compile(rf"(?:\\.|[^\\\n{mark}])*{mark}?", re.DOTALL).match(text, at).end()  # type: ignore[union-attr]  # it matches nothing, too
-        elif mark in "([{":
-            depth += 1
-        elif mark in ")]}":
-            depth = max(depth - 1, 0)
-    return depth > 0
+class _Scan:
+    """Follows brackets and strings of a text from its beginning, once."""
+
+    def __init__(self, text: str) -> None:
+        self._text, self._at, self._depth = text, 0, 0
+
+    def outside(self, place: int) -> bool:
+        """Whether no bracket and no long string is open at a line's beginning; places only grow."""
+        while lexeme := _LEXEME.search(self._text, self._at, place):
+            mark, self._at = lexeme[0], lexeme.end()
+            if mark in _STRINGS:
+                inside = _STRINGS[mark].match(self._text, self._at)
+                self._at = inside.end() if inside else len(self._text) + 1
+            elif mark in "([{":
+                self._depth += 1
+            elif mark in ")]}":
+                self._depth = max(self._depth - 1, 0)
+        return self._at <= place and self._depth == 0
 
 
 class Ending:

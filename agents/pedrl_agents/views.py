@@ -7,6 +7,7 @@ chat, both stand in the one message of the user.
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from pedrl_agents.ending import Ending, code
@@ -48,7 +49,16 @@ def render(task: Task, role: Role, context: tuple[Context, ...] = DEFAULT_CONTEX
     """Return the prompt of `task` as `role` sees it, in no format."""
     if role == "student":
         return task.prompt
-    return privileged_block(task.privileged, context) + task.prompt
+    return privileged_block(told(task, task.privileged), context) + task.prompt
+
+
+def told(task: Task, privileged: Privileged) -> Privileged:
+    """What a teacher is told of a task; a solution that is a body alone gets its head back."""
+    solution, name = privileged.solution, re.escape(task.entry_point)
+    head = re.search(rf"^(?:async )?def {name}\(.*?:\n(?=[ \t]|\Z)", task.prompt, re.M | re.S)
+    if not head or not solution[:1].isspace():
+        return privileged
+    return replace(privileged, solution=head[0] + solution)
 
 
 def question(task: Task, block: str = "") -> str:
@@ -125,8 +135,8 @@ class View:
 
     def text(self, task: Task, role: Role) -> str:
         """The prompt of a task as a role sees it."""
-        secret = role == "teacher"
-        return self._text(task, privileged_block(task.privileged, self.context) if secret else "")
+        secret = privileged_block(told(task, task.privileged), self.context)
+        return self._text(task, secret if role == "teacher" else "")
 
     def ids(self, task: Task, role: Role) -> tuple[int, ...]:
         """The same, encoded."""
@@ -134,7 +144,7 @@ class View:
 
     def told_ids(self, task: Task, privileged: Privileged) -> tuple[int, ...]:
         """The prompt of a teacher that is told this, in place of the task's own secrets."""
-        block = privileged_block(privileged, ("solution", "feedback"))
+        block = privileged_block(told(task, privileged), ("solution", "feedback"))
         return self._encode(self._text(task, block))
 
     def answer(self, task: Task, text: str) -> str:
