@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from tyro.conf import Positional, arg
 
+from pedrl_experiments.bench_command import benches
 from pedrl_experiments.models_command import models
 from pedrl_experiments.sets import Sets, dials
 from pedrl_experiments.tasks_command import tasks
@@ -241,74 +242,7 @@ def sandbox(action: Positional[Literal["build-image"]]) -> None:
 
 app.command(tasks, name="tasks", help="Make, list, show, validate and measure task suites.")
 app.command(models, name="models", help="Fetch base models, and say which are here.")
-
-benches = tyro.extras.SubcommandApp()
 app.command(benches, name="bench", help="Measure what is promised about speed and safety.")
-
-
-@benches.command(name="sandbox")
-def bench_sandbox(tasks: int = 0, rounds: int = 5, soak: int = 0, json: bool = False) -> None:
-    """Print what a verification costs, beside its peers, in one interleaved run.
-
-    With `--soak N` instead: run N verifications of mixed programs and print what they left behind;
-    ends with exit code 1 if anything was left or memory was not flat. Try `--soak 100000`.
-
-    Args:
-        tasks: HumanEval references; 0 for all.
-        rounds: how often each runner is measured.
-        soak: how many verifications to run, instead of comparing.
-        json: print JSON instead of a table.
-    """
-    if soak:
-        from pedrl_experiments.bench.soak import soak as run_soak
-
-        sys.exit(run_soak(soak, json, console))
-    from pedrl_experiments.bench.sandbox import bench as measure
-
-    measure(tasks, rounds, json, console)
-
-
-@benches.command(name="attack")
-def bench_attack(
-    backends: tuple[str, ...] = (), families: tuple[str, ...] = (), json: bool = False
-) -> None:
-    """Run every hostile program on every backend; print what stopped it and what it left behind.
-
-    Ends with exit code 1 if an attack succeeded or left anything. On `unsafe-local`, which is
-    attacked only if it is named, just what does no lasting damage is run: most of it succeeds.
-
-    Args:
-        backends: sandboxes; `zygote`, `bwrap` and, where it works, `docker` if not given.
-        families: kinds of attacks, by the first column of the table; all if not given.
-        json: print JSON instead of a table.
-    """
-    from pedrl_experiments.bench.attack import bench as attack
-
-    sys.exit(attack(backends, families, json, console))
-
-
-@benches.command(name="memory")
-def bench_memory(
-    vocabulary: int = 50_000,
-    sequences: int = 8,
-    tokens: int = 512,
-    at_once: bool = False,
-    json: bool = False,
-) -> None:
-    """Print the peak memory of a full-vocabulary divergence above its model.
-
-    Ends with exit code 1 if it is more than the promised 2 GiB.
-
-    Args:
-        vocabulary: entries.
-        sequences: of the batch.
-        tokens: of each.
-        at_once: also hold all logits at once, to see what chunks save; takes several gigabytes.
-        json: print JSON instead of a table.
-    """
-    from pedrl_experiments.bench.memory import Shape, bench
-
-    sys.exit(bench(Shape(vocabulary, sequences, tokens), at_once, json, console))
 
 
 @app.command
