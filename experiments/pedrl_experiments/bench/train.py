@@ -37,6 +37,7 @@ class Side:
     """One side over all rounds: medians of rounds, but for the pass rate, which is of all.
 
     Attributes:
+        step_s, cpu_s: wall and CPU seconds of a step; sandboxes use CPU time of their own.
         shares: part of a step -> share of wall time; ``other`` is what no part took.
         pass_rate: of all rollouts that were counted.
         length: tokens per rollout.
@@ -46,6 +47,7 @@ class Side:
     rollouts_per_s: float
     tokens_per_s: float
     step_s: float
+    cpu_s: float
     shares: Mapping[str, float]
     pass_rate: float
     length: float
@@ -57,7 +59,8 @@ class Report:
     """What was measured.
 
     Attributes:
-        ratio: rollouts a second of ours over TRL's, the median of rounds; tokens_ratio alike.
+        ratio: rollouts a second of ours over TRL's, the median of rounds; tokens_ratio, and
+            cpu_ratio of rollouts per CPU second, alike.
         floor: what is promised of the ratio; None where nothing is.
         overhead: the shares of a step of ours that was profiled.
     """
@@ -67,6 +70,7 @@ class Report:
     ratios: Sequence[float]
     ratio: float
     tokens_ratio: float
+    cpu_ratio: float
     floor: float | None
     overhead: Shares
 
@@ -104,14 +108,9 @@ def measure(race: Race, progress: Progress) -> Report:
                 if number >= 0:
                     laps[name].append(lap)
             progress.update(bar, completed=number + 1)
-    ratios = [
-        (a.rollouts / a.wall_s) / (b.rollouts / b.wall_s)
-        for a, b in zip(laps[OURS], laps[PEER], strict=True)
-    ]
-    tokens = [
-        (a.tokens / a.wall_s) / (b.tokens / b.wall_s)
-        for a, b in zip(laps[OURS], laps[PEER], strict=True)
-    ]
+    ratios = _ratios(laps, lambda lap: lap.rollouts / lap.wall_s)
+    tokens = _ratios(laps, lambda lap: lap.tokens / lap.wall_s)
+    cpu = _ratios(laps, lambda lap: lap.rollouts / lap.cpu_s)
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         overhead = pool.submit(profile, race).result()
     return Report(
@@ -120,6 +119,7 @@ def measure(race: Race, progress: Progress) -> Report:
         ratios,
         statistics.median(ratios),
         statistics.median(tokens),
+        statistics.median(cpu),
         FLOORS.get((race.config.suite, race.config.base)),
         overhead,
     )
@@ -151,6 +151,10 @@ def _lap(name: str, line: Connection) -> Lap:
     return lap
 
 
+def _ratios(laps: Mapping[str, Sequence[Lap]], of: Callable[[Lap], float]) -> list[float]:
+    return [of(a) / of(b) for a, b in zip(laps[OURS], laps[PEER], strict=True)]
+
+
 def _side(laps: Sequence[Lap], race: Race) -> Side:
     def median(of: Callable[[Lap], float]) -> float:
         return statistics.median(map(of, laps))
@@ -161,6 +165,7 @@ def _side(laps: Sequence[Lap], race: Race) -> Side:
         median(lambda lap: lap.rollouts / lap.wall_s),
         median(lambda lap: lap.tokens / lap.wall_s),
         median(lambda lap: lap.wall_s / race.steps),
+        median(lambda lap: lap.cpu_s / race.steps),
         shares | {"other": median(lambda lap: 1 - sum(lap.times.values()) / lap.wall_s)},
         sum(lap.passed for lap in laps) / rollouts,
         sum(lap.tokens for lap in laps) / rollouts,
@@ -184,6 +189,7 @@ def _print(report: Report, console: Console) -> None:
     row("rollouts a second", lambda side: f"{side.rollouts_per_s:.1f}")
     row("tokens a second", lambda side: f"{side.tokens_per_s:,.0f}")
     row("seconds a step", lambda side: f"{side.step_s:.3f}")
+    row("CPU seconds a step", lambda side: f"{side.cpu_s:.3f}")
     for part in (*PARTS, "other"):
         row(f"  {part}", lambda side, part=part: f"{side.shares[part]:.1%}")  # type: ignore[misc]
     row("pass rate", lambda side: f"{side.pass_rate:.1%}")
@@ -193,7 +199,7 @@ def _print(report: Report, console: Console) -> None:
     for text, promise, kept in (
         (
             f"{OURS} over {PEER}, rollouts a second: {report.ratio:.2f} (tokens a second: "
-            f"{report.tokens_ratio:.2f})",
+            f"{report.tokens_ratio:.2f}, rollouts a CPU second: {report.cpu_ratio:.2f})",
             None if report.floor is None else f"floor {report.floor:g}",
             report.ratio >= (report.floor or 0.0),
         ),

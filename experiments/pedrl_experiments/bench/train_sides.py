@@ -4,6 +4,7 @@ Each runs in a process of its own, keeps its state between rounds, and waits for
 the same weights, prompts, sampling, group size, batch, loss, optimizer and verifier.
 """
 
+import importlib
 import importlib.util
 import tempfile
 import time
@@ -80,12 +81,14 @@ class Lap:
     """One round of one side.
 
     Attributes:
+        cpu_s: of its process, all threads; sandboxes are not counted.
         times: seconds of its parts; what is left over is other.
         rollouts, passed, tokens: sampled, of those that passed, and tokens of all.
         idle: groups whose rewards were all equal.
     """
 
     wall_s: float
+    cpu_s: float
     times: Mapping[str, float]
     rollouts: int
     passed: float
@@ -130,7 +133,7 @@ def lap(run: Run, batches: Sequence[Sequence[Task]]) -> Lap:
     """Train for a few steps."""
     before, tokens = dict(run.times), run.budget.sampled_tokens
     rollouts, passed, idle = run.budget.rollouts, 0.0, 0.0
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     for tasks in batches:
         metrics = run.advance(tasks)
         passed += metrics["student/correct"] * run.algorithm.group_size * len(tasks)
@@ -138,6 +141,7 @@ def lap(run: Run, batches: Sequence[Sequence[Task]]) -> Lap:
     wall = time.perf_counter() - start
     return Lap(
         wall,
+        time.process_time() - cpu,
         {part: run.times[part] - before.get(part, 0.0) for part in PARTS},
         run.budget.rollouts - rollouts,
         passed,
@@ -148,9 +152,8 @@ def lap(run: Run, batches: Sequence[Sequence[Task]]) -> Lap:
 
 def theirs(race: Race, turns: Connection) -> None:
     """Run TRL's GRPOTrainer likewise: what it waits for comes between two of its steps."""
-    from datasets import Dataset
-    from trl import GRPOConfig, GRPOTrainer
-
+    trl: Any = importlib.import_module("trl")
+    datasets: Any = importlib.import_module("datasets")
     transformers.utils.logging.set_verbosity_error()
     warnings.simplefilter("ignore", FutureWarning)  # of TRL's own calls
     torch.set_num_threads(race.threads)
@@ -167,10 +170,10 @@ def theirs(race: Race, turns: Connection) -> None:
         Verifier(race.config.sandbox, workers=2) as verifier,
     ):
         stopwatch = Stopwatch(race, turns)
-        trainer = GRPOTrainer(
+        trainer = trl.GRPOTrainer(
             model,
             Reward(tasks, policy, verifier, stopwatch),
-            GRPOConfig(
+            trl.GRPOConfig(
                 output_dir=folder,
                 # What the race is about: the same on both sides.
                 num_generations=race.group_size,
@@ -204,7 +207,7 @@ def theirs(race: Race, turns: Connection) -> None:
                 report_to="none",
                 disable_tqdm=True,
             ),
-            train_dataset=Dataset.from_list(
+            train_dataset=datasets.Dataset.from_list(
                 [{"prompt": prompt(policy, task), "task": i} for i, task in enumerate(tasks)]
             ),
             processing_class=policy.tokenizer,
@@ -237,7 +240,7 @@ class Stopwatch:
         self._clear()
 
     def _clear(self) -> None:
-        self.start = time.perf_counter()
+        self.start, self.cpu = time.perf_counter(), time.process_time()
         self.times = dict.fromkeys(PARTS, 0.0)
         self.rollouts = self.tokens = 0
         self.passed = self.idle = 0.0
@@ -264,7 +267,9 @@ class Stopwatch:
         """Report the round that ends here; what is neither sampled nor verified is learning."""
         wall = time.perf_counter() - self.start
         self.times["learning"] = wall - self.times["sampling"] - self.times["verifying"]
-        self.turns.send(Lap(wall, self.times, self.rollouts, self.passed, self.tokens, self.idle))
+        cpu = time.process_time() - self.cpu
+        sampled = self.rollouts, self.passed, self.tokens, self.idle
+        self.turns.send(Lap(wall, cpu, self.times, *sampled))
 
     def time_sampling(self, trainer: Any) -> None:
         """Book what the trainer's generation takes."""
