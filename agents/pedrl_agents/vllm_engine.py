@@ -1,0 +1,221 @@
+"""vLLM as the sampler: an engine in this process, which takes up the policy's weights by itself.
+
+It holds one set of weights. Before it samples it compares them with those of the role that is
+asked for, and takes these up if they differ: it cannot sample with stale ones, whoever moved them.
+Teacher and student take turns in it.
+"""
+
+import os
+import weakref
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import numpy as np
+import torch
+from transformers import AutoConfig, PreTrainedModel
+
+from pedrl_agents.adapters import merged
+from pedrl_agents.knobs import Count, Positive
+from pedrl_agents.vllm_heads import widening
+from pedrl_env.records import Role, Turn
+from pedrl_sandbox.errors import PedrlError
+
+if TYPE_CHECKING:
+    from pedrl_agents.torch_policy import TorchPolicy
+
+ROLES: Final[tuple[Role, ...]] = ("student", "teacher")
+GIB: Final = 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class VllmSettings:
+    """How vLLM runs; none of these but `dtype` changes what is sampled.
+
+    Attributes:
+        dtype: of its weights and activations. Of single precision its log-probabilities are the
+            learner's to 1e-4; attention kernels of GPUs want ``bfloat16``.
+        cache_gib: memory for keys and values.
+        max_model_len: longest prompt and answer together; 0 is as long as the model allows.
+        max_num_seqs: answers sampled side by side.
+        block_size: tokens of a prefix that are cached together.
+        eager: do not compile; on a CPU, and for tests, compiling costs more than it gives.
+    """
+
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    cache_gib: Positive = 1
+    max_model_len: Count = 0
+    max_num_seqs: Positive = 256
+    block_size: Positive = 32
+    eager: bool = True
+
+
+class VllmEngine:
+    """An `Engine` of `TorchPolicy`. One lives in a process, see `vllm_engine`.
+
+    Args:
+        checkpoint: whose architecture it is; weights come from policies.
+        settings: see there.
+
+    Attributes:
+        syncs: how often it took up weights.
+
+    Raises:
+        PedrlError: vLLM is not installed, or has no kernels for this model.
+    """
+
+    def __init__(self, checkpoint: Path, settings: VllmSettings) -> None:
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # read when it is imported, and later
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+        try:
+            import vllm
+        except ImportError as error:
+            raise PedrlError(
+                f"backend 'vllm' needs vLLM, which cannot be imported here ({error}): install it "
+                "as docs/backends.md says, or use backend 'torch'"
+            ) from error
+        from vllm.platforms import current_platform
+        from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
+
+        config = AutoConfig.from_pretrained(checkpoint, local_files_only=True)
+        sizes = CPUAttentionBackend.get_supported_head_sizes() if current_platform.is_cpu() else []
+        self._widening = widening(config, sizes) if sizes else None
+        self._vllm: Any = vllm
+        set_num_threads = torch.set_num_threads
+        self._llm: Any = vllm.LLM(
+            model=str(checkpoint),
+            load_format="dummy",
+            skip_tokenizer_init=True,
+            dtype=settings.dtype,
+            kv_cache_memory_bytes=settings.cache_gib * GIB,
+            max_model_len=settings.max_model_len or None,
+            max_num_seqs=settings.max_num_seqs,
+            block_size=settings.block_size,
+            enforce_eager=settings.eager,
+            enable_prefix_caching=True,
+            logprobs_mode="raw_logprobs",  # those of the model: what a forward pass gives
+            hf_overrides=self._widening.overrides(config) if self._widening else None,
+            disable_log_stats=True,
+        )
+        torch.set_num_threads = set_num_threads  # on a CPU, vLLM puts a warning in its place
+        self._longest: int = self._llm.llm_engine.model_config.max_model_len
+        self._holds: weakref.ref[PreTrainedModel] | None = None
+        self._stamp: tuple[int, ...] = ()
+        self._asked = 0
+        self.syncs = 0
+
+    def sync(self, policy: "TorchPolicy", role: Role) -> None:
+        """Take up the weights of a role as they are now; adapters are merged into their base.
+
+        Nothing is done if they are those that it has. Every in-place change of a tensor counts up
+        its version, be it by an optimizer, a moving average or a checkpoint that is loaded.
+        """
+        model = policy.models[role]
+        stamp = tuple(weight._version for weight in model.parameters())
+        if self._holds is not None and self._holds() is model and stamp == self._stamp:
+            return
+        whole = merged(model) if policy.storage == "lora" else model
+        named = iter(whole.state_dict().items())
+        if self._widening is not None:
+            named = self._widening.weights(named)
+        self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": named})
+        # What is cached of prefixes was computed with the weights before.
+        if not self._llm.reset_prefix_cache():
+            raise RuntimeError("vLLM is sampling: its prefix cache cannot be emptied")
+        self._holds, self._stamp = weakref.ref(model), stamp
+        self.syncs += 1
+
+    def sample(
+        self,
+        policy: "TorchPolicy",
+        role: Role,
+        prompts: Sequence[tuple[int, ...]],
+        samples: Sequence[int],
+        seed: int,
+    ) -> Iterator[tuple[int, Turn]]:
+        """Yield rows with their turns, in the order in which they end; see `Engine`.
+
+        Each row has a seed of its own, from `seed`, its role and its number: what is sampled beside
+        it changes nothing but rounding.
+
+        Raises:
+            PedrlError: a prompt leaves no room for the longest answer.
+        """
+        longest = max(map(len, prompts)) + policy.sampling.max_new_tokens
+        if longest > self._longest:
+            raise PedrlError(
+                f"the longest prompt and {policy.sampling.max_new_tokens} new tokens are {longest} "
+                f"tokens, but vLLM was started for {self._longest}: raise vllm.max_model_len, or "
+                "lower max_new_tokens"
+            )
+        self.sync(policy, role)
+        return self._rows(policy, role, prompts, samples, seed)
+
+    def _rows(
+        self,
+        policy: "TorchPolicy",
+        role: Role,
+        prompts: Sequence[tuple[int, ...]],
+        samples: Sequence[int],
+        seed: int,
+    ) -> Iterator[tuple[int, Turn]]:
+        owners = [prompt for prompt, n in zip(prompts, samples, strict=True) for _ in range(n)]
+        seeds = np.random.SeedSequence((seed, ROLES.index(role))).generate_state(
+            len(owners), np.uint64
+        )
+        plain = policy.view.format == "plain"  # nothing but its last token ends an answer
+        kinds = self._vllm.sampling_params.RequestOutputKind
+        engine = self._llm.llm_engine
+        rows: dict[str, int] = {}
+        for row, prompt in enumerate(owners):
+            self._asked += 1
+            rows[str(self._asked)] = row
+            settings = self._vllm.SamplingParams(
+                max_tokens=policy.sampling.max_new_tokens,
+                temperature=policy.sampling.temperature,
+                seed=int(seeds[row] >> np.uint64(1)),
+                logprobs=0,
+                flat_logprobs=True,
+                detokenize=False,
+                ignore_eos=True,  # its own idea of it
+                stop_token_ids=[policy.eos],
+                output_kind=kinds.FINAL_ONLY if plain else kinds.DELTA,
+            )
+            engine.add_request(str(self._asked), {"prompt_token_ids": list(prompt)}, settings)
+        actions: list[list[int]] = [[] for _ in owners]
+        logprobs: list[list[float]] = [[] for _ in owners]
+        try:
+            while rows:
+                for output in engine.step():
+                    row, (part,) = rows[output.request_id], output.outputs
+                    actions[row] += part.token_ids
+                    logprobs[row] += part.logprobs.logprobs
+                    stop = _stop(actions[row], output.finished, policy)
+                    if stop is None:
+                        continue
+                    if not output.finished:
+                        engine.abort_request([output.request_id])
+                    del rows[output.request_id]
+                    computed = len(owners[row]) - (output.num_cached_tokens or 0)
+                    policy.processed_tokens += computed + len(actions[row])
+                    yield row, Turn(owners[row], tuple(actions[row]), tuple(logprobs[row]), stop)
+        finally:
+            engine.abort_request(list(rows))
+
+
+def _stop(
+    action_ids: list[int], finished: bool, policy: "TorchPolicy"
+) -> Literal["eos", "stop", "length"] | None:
+    if action_ids[-1] == policy.eos:
+        return "eos"
+    if policy.view.over(action_ids):
+        return "stop"
+    return "length" if finished else None
+
+
+@lru_cache(maxsize=1)
+def vllm_engine(checkpoint: Path, settings: VllmSettings) -> VllmEngine:
+    """Return this process's engine: runs of one model take turns in it, and it starts once."""
+    return VllmEngine(checkpoint, settings)
