@@ -23,6 +23,7 @@ class Server:
         faults: for the next requests, one each; then it answers.
         delay_s: before each answer.
         down: every request is answered by 503.
+        most: so many requests are answered, the next ones wait.
         seen: bodies, headers and paths of the requests.
     """
 
@@ -30,6 +31,7 @@ class Server:
     faults: list[Fault] = field(default_factory=list)
     delay_s: float = 0.0
     down: bool = False
+    most: int | None = None
     seen: list[dict[str, Any]] = field(default_factory=list)
     url: str = ""
     in_flight: int = 0
@@ -47,16 +49,17 @@ def handler(server: Server) -> type[BaseHTTPRequestHandler]:
                 server.in_flight += 1
                 server.most_in_flight = max(server.most_in_flight, server.in_flight)
                 server.seen.append({"path": self.path, "headers": dict(self.headers), "body": body})
+                number = len(server.seen)
                 fault = "503" if server.down else server.faults.pop(0) if server.faults else None
             try:
-                self._answer(body, fault)
+                self._answer(body, fault, number)
             except BrokenPipeError:
                 self.close_connection = True  # whoever asked has given up
             finally:
                 with server.lock:
                     server.in_flight -= 1
 
-        def _answer(self, body: dict[str, Any], fault: str | None) -> None:
+        def _answer(self, body: dict[str, Any], fault: str | None, number: int) -> None:
             if fault == "reset":
                 self.connection.close()
                 self.close_connection = True
@@ -69,6 +72,8 @@ def handler(server: Server) -> type[BaseHTTPRequestHandler]:
                 self._send(int(fault), json.dumps(message))
                 return
             time.sleep(server.delay_s)
+            while server.most is not None and number > server.most:
+                time.sleep(0.02)
             chat = self.path.endswith("/chat/completions")
             prompt = body["messages"][0]["content"] if chat else body["prompt"]
             text = server.answer(prompt, body["seed"])

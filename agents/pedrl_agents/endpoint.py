@@ -274,7 +274,8 @@ class Client:
 def _innermost(error: BaseException) -> BaseException:
     """What was behind it all: ``Connection refused``, not how often that was met."""
     while True:
-        inner = getattr(error, "reason", None) or error.__cause__
-        if not isinstance(inner, BaseException):
+        inner = [getattr(error, "reason", None), error.__cause__, *error.args]
+        below = next((e for e in inner if isinstance(e, BaseException)), None)
+        if below is None:
             return error
-        error = inner
+        error = below

@@ -134,7 +134,7 @@ def evaluate(
     max_new_tokens: int = 0,
     temperature: float = 1.0,
     batch: int = 64,
-    format: Literal["chat", "completion"] = "chat",
+    prompt_format: Literal["auto", "plain", "completion", "chat"] = "auto",
     concurrency: int = 8,
     timeout: float = 300.0,
     retries: int = 7,
@@ -160,7 +160,8 @@ def evaluate(
         max_new_tokens: longest answer; 0 means 32 on `lexicon` and 512 elsewhere.
         temperature: of sampling; 0 takes the most likely token.
         batch: rollouts of a checkpoint that are sampled side by side; draws depend on it.
-        format: how a server is asked, for a chat or for the continuation of a text.
+        prompt_format: `auto` is what a checkpoint was trained in, or chat where it has a template;
+            of a server, chat.
         concurrency: requests to a server at a time.
         timeout: seconds that a server may take for an answer.
         retries: of a request that a server could not serve.
@@ -181,7 +182,7 @@ def evaluate(
     tokens = max_new_tokens or (32 if suite == "lexicon" else 512)
     evaluate_model(
         Evaluation(suite, chosen, split, limit, policy, samples, tokens, temperature, seed),
-        Asking(batch, format, concurrency, timeout, retries),
+        Asking(batch, prompt_format, concurrency, timeout, retries),
         k,
         out,
         sandbox,

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from rich.console import Console
 
+from pedrl_agents.views import PromptFormat
 from pedrl_env.records import Split
 from pedrl_env.registry import make_suite
 from pedrl_experiments.evaluate_program import ProgramPolicy, evaluate_program_policy
@@ -21,12 +21,12 @@ class Asking:
 
     Attributes:
         batch: rollouts of a local model that are sampled side by side.
-        format: ``chat`` or ``completion``, of a server.
+        prompt_format: see `views.View`; a server is asked for a chat where it says ``auto``.
         concurrency, timeout_s, retries: of requests to a server.
     """
 
     batch: int
-    format: Literal["chat", "completion"]
+    prompt_format: PromptFormat
     concurrency: int
     timeout_s: float
     retries: int
@@ -51,7 +51,7 @@ def evaluate_model(
 
         endpoint = Endpoint(
             *Endpoint.address(evaluation.policy),
-            asking.format,
+            "chat" if asking.prompt_format in ("auto", "chat") else "completion",
             evaluation.max_new_tokens,
             evaluation.temperature,
             asking.timeout_s,
@@ -62,7 +62,7 @@ def evaluate_model(
     else:
         from pedrl_experiments.evaluate_model import ModelSampler
 
-        sampler = ModelSampler(evaluation, tasks, asking.batch)
+        sampler = ModelSampler(evaluation, tasks, asking.batch, asking.prompt_format)
     run(evaluation, tasks, sampler, chosen, out, sandbox, as_json, console)
 
 

@@ -1,18 +1,15 @@
-"""`pedrl evaluate --policy openai:URL#model`: a server answers; we take the code and judge it."""
+"""`pedrl evaluate --policy openai:URL#model`: a server answers, and the code is judged."""
 
-import itertools
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
-from pedrl_agents.endpoint import Answer, Client, Endpoint, Lost, Protocol, Question
-from pedrl_env.records import PytestProgram, ScriptCase, Task
+from pedrl_agents.ending import code
+from pedrl_agents.endpoint import Answer, Client, Endpoint, Lost, Question
+from pedrl_agents.views import question
+from pedrl_env.records import Task
 from pedrl_env.verifier import Verifier
 from pedrl_experiments.evaluate_run import Evaluation
 from pedrl_experiments.evaluate_store import Place, Rollout
-
-FENCE: Final = re.compile(r"^```[^\n]*\n(.*?)(?:^```|\Z)", re.MULTILINE | re.DOTALL)
-ASK: Final = "Answer with the whole program in one ```python block.\n\n"
 
 
 class EndpointSampler:
@@ -32,7 +29,7 @@ class EndpointSampler:
     @property
     def facts(self) -> Mapping[str, Any]:
         """The format; the rest is in the evaluation, and the key nowhere."""
-        return {"format": self.endpoint.protocol}
+        return {"prompt_format": self.endpoint.protocol}
 
     def units(self) -> Sequence[Sequence[Place]]:
         """Every rollout by itself."""
@@ -55,49 +52,10 @@ class EndpointSampler:
     def _question(self, place: Place) -> Question:
         task = self._tasks[place[0]]
         seed = self.evaluation.draw(*place, bits=31)
-        if self.endpoint.protocol == "completion":
-            return Question(task.prompt, seed)
-        return Question(chat_prompt(task), seed)
+        chat = self.endpoint.protocol == "chat"
+        return Question(question(task) if chat else task.prompt, seed)
 
     def _unjudged(self, place: Place, answer: Answer) -> Rollout:
-        program = taken(self._tasks[place[0]], answer.text, self.endpoint.protocol)
+        program = code("fence" if self.endpoint.protocol == "chat" else "body", answer.text)
         cut, tokens = answer.truncated, answer.tokens
         return Rollout(*place, answer.text, program, cut, tokens, "unjudged", 0, 0, "")
-
-
-def chat_prompt(task: Task) -> str:
-    """What a chat model is told: what is wanted, and the prompt of the task."""
-    if task.literal:
-        return f"Answer with the value alone, as a Python literal.\n\n{task.prompt}"
-    if _whole(task):
-        return f"Write a Python program. {ASK}{task.prompt}"
-    return f"Complete this Python program. {ASK}```python\n{task.prompt}\n```\n"
-
-
-def taken(task: Task, text: str, protocol: Protocol) -> str:
-    """The program in an answer.
-
-    Of a chat, the last fenced block that defines the entry point, the last one where none does, and
-    the whole text where there is no fence; a fence that was never closed ends with the text. Of a
-    completion, the lines up to the first that is not indented, which the function cannot own.
-    """
-    if protocol == "completion":
-        return text if task.literal or _whole(task) else _body(text)
-    blocks: list[str] = FENCE.findall(text)
-    name = re.escape(task.entry_point)
-    if not task.literal and task.entry_point:
-        blocks = [b for b in blocks if re.search(rf"^(async )?def {name}\b", b, re.M)] or blocks
-    return blocks[-1] if blocks else text
-
-
-def _whole(task: Task) -> bool:
-    """Whether an answer is all of a program, and no continuation of a prompt."""
-    tests = task.tests
-    script = isinstance(tests, tuple) and bool(tests) and isinstance(tests[0], ScriptCase)
-    return script or isinstance(tests, PytestProgram)
-
-
-def _body(text: str) -> str:
-    first, *rest = text.splitlines(keepends=True) or [""]
-    owned = itertools.takewhile(lambda line: not line.strip() or line[0] in " \t)]}#", rest)
-    return "".join([first, *owned])

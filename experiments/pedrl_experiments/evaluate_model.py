@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pedrl_agents.torch_policy import Sampling, TorchPolicy, load_policy
+from pedrl_agents.torch_policy import Sampling, load_policy
+from pedrl_agents.views import PromptFormat
 from pedrl_env.records import GenerationRequest, Task, Trajectory
 from pedrl_env.rollout import rollout
 from pedrl_env.verifier import Verifier
@@ -24,18 +25,27 @@ class ModelSampler:
             run, whose ``final`` is meant.
         tasks: of it.
         batch: rollouts sampled side by side, rounded up to whole tasks.
+        prompt_format: see `views.View`.
 
     Raises:
         PedrlError: there is no such checkpoint, or it must not be tested on this suite.
     """
 
-    def __init__(self, evaluation: Evaluation, tasks: Sequence[Task], batch: int) -> None:
+    def __init__(
+        self,
+        evaluation: Evaluation,
+        tasks: Sequence[Task],
+        batch: int,
+        prompt_format: PromptFormat,
+    ) -> None:
         if batch < 1:
             raise PedrlError(f"batch must be at least 1, not {batch}")
         self.evaluation, self.tasks, self.batch = evaluation, {t.id: t for t in tasks}, batch
         self.folder = checkpoint(evaluation)
         sampling = Sampling(evaluation.max_new_tokens, evaluation.temperature)
-        self.policy: TorchPolicy = load_policy(self.folder, sampling, storage="shared")
+        self.policy = load_policy(
+            self.folder, sampling, storage="shared", prompt_format=prompt_format
+        )
         self.trouble = ""
 
     @property
@@ -43,7 +53,8 @@ class ModelSampler:
         """How draws are grouped, and which weights these are: a folder may be written anew."""
         files = sorted(self.folder.glob("*.safetensors"))
         seen = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
-        return {"batch": self.batch, "weights": hashlib.sha256(repr(seen).encode()).hexdigest()}
+        weights = hashlib.sha256(repr(seen).encode()).hexdigest()
+        return {"prompt_format": self.policy.view.format, "batch": self.batch, "weights": weights}
 
     def units(self) -> Sequence[Sequence[Place]]:
         """Batches of whole tasks."""
@@ -63,14 +74,16 @@ class ModelSampler:
             ]
             seed = self.evaluation.draw(*unit[0])
             groups = rollout(requests, self.policy, verifier, seed=seed, policy_version=0)
-            yield [_row(t, n) for g in groups for n, t in enumerate(g.trajectories)]
+            yield [self._row(t, n) for g in groups for n, t in enumerate(g.trajectories)]
 
-
-def _row(trajectory: Trajectory, sample: int) -> Rollout:
-    tokens = sum(len(turn.action_ids) for turn in trajectory.turns)
-    text, cut = trajectory.text, trajectory.truncated
-    row = Rollout(trajectory.task_id, sample, text, text, cut, tokens, "unjudged", 0, 0, "")
-    return row.judged(trajectory.verdict)
+    def _row(self, trajectory: Trajectory, sample: int) -> Rollout:
+        ids = trajectory.turns[-1].action_ids
+        answer = str(self.policy.tokenizer.decode(list(ids), skip_special_tokens=True))
+        program, cut = trajectory.text, trajectory.truncated
+        row = Rollout(
+            trajectory.task_id, sample, answer, program, cut, len(ids), "unjudged", 0, 0, ""
+        )
+        return row.judged(trajectory.verdict)
 
 
 def checkpoint(evaluation: Evaluation) -> Path:

@@ -72,10 +72,14 @@ def test_faults_that_stay_lose_the_answer_and_say_why(server: Server) -> None:
         lost = asked.ask(Question("x", 1))
     assert lost == Lost("503 told to; Bearer ***")
     assert len(server.seen) == 2
-    server.down, server.faults = False, ["malformed"] * 3
+    server.down, server.faults = False, ["reset"] * 3
+    with client(server) as asked:
+        assert asked.ask(Question("x", 1)) == Lost("Remote end closed connection without response")
+    server.seen.clear()
+    server.faults = ["malformed"] * 3
     with client(server) as asked:
         assert asked.ask(Question("x", 1)) == Lost("malformed answer '<html>gateway</html>'")
-    assert len(server.seen) == 5
+    assert len(server.seen) == 3
 
 
 def test_nobody_there_and_too_slow() -> None:

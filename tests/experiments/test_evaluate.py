@@ -16,7 +16,6 @@ import pytest
 
 from pedrl_env.registry import make_suite
 from pedrl_experiments import cli
-from pedrl_experiments.evaluate_endpoint import taken
 from pedrl_experiments.evaluate_run import ranks, score
 from pedrl_experiments.evaluate_store import Rollout
 from pedrl_sandbox.errors import PedrlError
@@ -69,7 +68,7 @@ def pedrl(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) ->
 def asked(server: Server, *more: str, samples: int = 3, limit: int = 10) -> list[str]:
     size = ["--samples", str(samples), "--limit", str(limit)]
     policy = f"openai:{server.url}#some/model"
-    return ["--suite", "starter", "--policy", policy, *size, "--retries", "1", *more]
+    return ["--suite", "starter", "--policy", policy, *size, "--retries", "3", *more]
 
 
 def rows(out: Path) -> list[dict[str, Any]]:
@@ -156,8 +155,8 @@ def test_killed_it_goes_on_to_the_same_files(server: Server, tmp_path: Path) -> 
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
     server.seen.clear()
-    server.delay_s = 0.1
-    for least in (5, 15):
+    for least in (6, 16):
+        server.most = len(server.seen) + 10
         process = start(out)
         deadline = time.monotonic() + 120
         while len(kept(out)) < least:
@@ -166,9 +165,9 @@ def test_killed_it_goes_on_to_the_same_files(server: Server, tmp_path: Path) -> 
             time.sleep(0.02)
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-    assert len(kept(out)) < 40
+        assert len(kept(out)) < 40
     assert not (out / "results.json").exists()
-    server.delay_s = 0.0
+    server.most = None
     process = start(out)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
@@ -292,31 +291,17 @@ def test_no_secret_is_sent_kept_or_shown(
         assert "4711" not in text
 
 
-@pytest.mark.parametrize(
-    ("text", "program"),
-    [
-        ("Sure.\n```python\ndef f(x):\n    return 1\n```\nDone.", "def f(x):\n    return 1\n"),
-        ("```\ndef f(x):\n    return 1\n```\n```\nf(3)\n```", "def f(x):\n    return 1\n"),
-        ("```python\ndef f(x):\n    return", "def f(x):\n    return"),
-        ("def f(x):\n    return 1\n", "def f(x):\n    return 1\n"),
-        ("```python\n    return 1\n```", "    return 1\n"),
-    ],
-)
-def test_the_program_in_a_chat(text: str, program: str) -> None:
-    assert taken(make_task("t", "def f(x):\n"), text, "chat") == program
+def test_a_base_model_behind_a_server_continues_the_prompt(pedrl: Pedrl, tmp_path: Path) -> None:
+    def complete(prompt: str, seed: int) -> str:
+        task = next(t for t in TASKS if t.prompt == prompt)
+        return task.privileged.solution + "\n\nprint(1 / 0)\n"
 
-
-@pytest.mark.parametrize(
-    ("text", "program"),
-    [
-        ("    return 1\n\n\ndef g():\n    pass\n", "    return 1\n\n\n"),
-        (" [\n        1,\n    ]\n)\nprint(3)", " [\n        1,\n    ]\n)\n"),
-        ("    return 1", "    return 1"),
-        ("", ""),
-    ],
-)
-def test_the_program_in_a_completion(text: str, program: str) -> None:
-    assert taken(make_task("t", "def f(x):\n"), text, "completion") == program
+    with serving(complete) as server:
+        more = ["--prompt-format", "completion", "--json", "--out", str(tmp_path / "out")]
+        code, stdout, stderr = pedrl(*asked(server, *more, samples=1))
+    assert code == 0, stderr
+    assert json.loads(stdout)["pass"]["1"]["value"] == 1.0
+    assert all("1 / 0" not in r["program"] for r in rows(tmp_path / "out"))
 
 
 def test_attempts_and_scores_by_hand() -> None:
