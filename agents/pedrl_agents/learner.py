@@ -34,6 +34,7 @@ from pedrl_agents.losses import (
     aggregation_weights,
     chosen_logprobs,
     divergence,
+    k3,
     policy_loss,
 )
 from pedrl_agents.torch_policy import TorchPolicy
@@ -108,6 +109,7 @@ class Learner:
         self.reference = _initial(policy) if policy_loss.kl > 0 else None
         self.optimizers: dict[Role, torch.optim.AdamW] = {}
         self.updates: dict[Role, int] = defaultdict(int)
+        self._apart: dict[Role, list[Tensor]] = defaultdict(list)  # log pi - log pi_sampler
 
     def step(self, signals: Sequence[Signal]) -> dict[str, float]:
         """Make one optimizer step per set of weights; return losses and gradient norms.
@@ -132,6 +134,7 @@ class Learner:
         model = self.policy.models[role]
         optimizer = self._optimizer(role)
         optimizer.zero_grad(set_to_none=True)
+        self._apart.clear()
         total = 0.0
         lengths = [len(s.prompt_ids) + len(s.action_ids) for s in signals]
         for batch in micro_batches(lengths, self.config.tokens_per_batch):
@@ -150,7 +153,8 @@ class Learner:
         self.updates[role] += 1
         if self.policy.storage == "ema":
             self._follow()
-        return {f"loss/{role}": total, f"grad_norm/{role}": norm}
+        apart = {role: torch.cat(rows) for role, rows in self._apart.items()}
+        return {f"loss/{role}": total, f"grad_norm/{role}": norm, **_mismatch(apart)}
 
     def _loss(self, role: Role, signals: list[Signal], norms: Normalisers) -> Tensor:
         policy, model = self.policy, self.policy.models[role]
@@ -190,6 +194,10 @@ class Learner:
             advantages = _flat([s.advantages for s in signals], signals, chosen)
             old = _flat([s.old_logprobs for s in signals], signals, chosen)
             owner = packed.mask.nonzero()[:, 0]
+            for learner in norms.sequences:
+                mine = [s.learner == learner and s.advantages is not None for s in signals]
+                rows = torch.tensor(mine, device=owner.device)[owner]
+                self._apart[learner].append((chosen.detach() - old)[rows])
             terms = policy_loss(chosen, old, advantages, spec, owner, self._reference(packed))
             loss = loss + (weights[packed.mask] * terms).sum()
         if norms.ce_weight > 0:
@@ -302,6 +310,18 @@ def _speaks(signal: Signal, spec: PolicyLoss) -> bool:
         or (signal.advantages is not None and (spec.kl > 0 or bool(np.any(signal.advantages))))
         or (signal.ce_weights is not None and bool(np.any(signal.ce_weights)))
     )
+
+
+def _mismatch(apart: Mapping[Role, Tensor]) -> dict[str, float]:
+    """Say how far log-probabilities that came with tokens are from those of the update's pass."""
+    metrics: dict[str, float] = {}
+    for role, rows in apart.items():
+        if len(rows) > 0:
+            metrics[f"mismatch/{role}_mean"] = rows.abs().mean().item()
+            metrics[f"mismatch/{role}_max"] = rows.abs().max().item()
+            # The third estimate of KL(sampler || learner), on tokens that the sampler drew.
+            metrics[f"mismatch/{role}_k3"] = k3(torch.zeros_like(rows), rows).mean().item()
+    return metrics
 
 
 def _normalisers(signals: list[Signal]) -> Normalisers:

@@ -256,7 +256,8 @@ def test_each_set_of_weights_takes_one_step(tiny_base: Path, storage: Storage) -
     )
     if storage in ("shared", "ema"):  # the sum of both terms, at once
         loss = hand_loss(theirs, signals, 10, "grpo").item()
-        assert metrics == {
+        moved = {k: v for k, v in metrics.items() if not k.startswith("mismatch/")}
+        assert moved == {
             "loss/student": pytest.approx(loss, abs=1e-5),
             "grad_norm/student": metrics["grad_norm/student"],
         }
