@@ -9,7 +9,8 @@ import os
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -53,7 +54,7 @@ class VllmSettings:
 
 
 class VllmEngine:
-    """An `Engine` of `TorchPolicy`. One lives in a process, see `vllm_engine`.
+    """An `Engine` of `TorchPolicy`; `vllm_engine` makes it.
 
     Args:
         checkpoint: whose architecture it is; weights come from policies.
@@ -67,15 +68,10 @@ class VllmEngine:
     """
 
     def __init__(self, checkpoint: Path, settings: VllmSettings) -> None:
+        check_vllm()
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # read when it is imported, and later
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-        try:
-            import vllm
-        except ImportError as error:
-            raise PedrlError(
-                f"backend 'vllm' needs vLLM, which cannot be imported here ({error}): install it "
-                "as docs/backends.md says, or use backend 'torch'"
-            ) from error
+        import vllm
         from vllm.platforms import current_platform
         from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
 
@@ -88,6 +84,7 @@ class VllmEngine:
             model=str(checkpoint),
             load_format="dummy",
             skip_tokenizer_init=True,
+            generation_config="vllm",  # no sampling settings out of the model's folder
             dtype=settings.dtype,
             kv_cache_memory_bytes=settings.cache_gib * GIB,
             max_model_len=settings.max_model_len or None,
@@ -215,7 +212,23 @@ def _stop(
     return "length" if finished else None
 
 
-@lru_cache(maxsize=1)
+def check_vllm() -> None:
+    """Look for vLLM, without the seconds that importing it takes.
+
+    Raises:
+        PedrlError: it is not installed in this environment.
+    """
+    if find_spec("vllm") is None:
+        raise PedrlError(
+            "backend 'vllm' needs vLLM, which is not installed in this environment: install it as "
+            "docs/backends.md says, or use backend 'torch'"
+        )
+
+
+@cache
 def vllm_engine(checkpoint: Path, settings: VllmSettings) -> VllmEngine:
-    """Return this process's engine: runs of one model take turns in it, and it starts once."""
+    """Return this process's engine for a model: its runs take turns in it, and it starts once.
+
+    It stays to the end of the process: when one goes, it takes what all of them share with it.
+    """
     return VllmEngine(checkpoint, settings)

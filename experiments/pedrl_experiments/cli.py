@@ -32,6 +32,7 @@ def compare(
     context: tuple[str, ...] = (),
     base: str = "",
     sandbox: str = "",
+    backend: Literal["torch", "vllm", ""] = "",
     eval_split: Literal["test", "validation", ""] = "",
     gates: bool = True,
     workers: int = 0,
@@ -51,6 +52,7 @@ def compare(
         context: what teachers see: any of `solution`, `tests`, `notes`, `feedback`.
         base: checkpoint folder to start from; the suite's own if not given.
         sandbox: `zygote`, `bwrap`, `docker` or `unsafe-local` (no isolation: for code you trust).
+        backend: what samples; vLLM needs an environment of its own (docs/backends.md).
         eval_split: held-out tasks to evaluate on; choose settings on `validation`.
         gates: also run the two SFT controls once, to check that the setting can tell methods apart.
         workers: parallel runs; 0 means one per core.
@@ -69,6 +71,7 @@ def compare(
         "context": list(context),
         "base": base,
         "sandbox": sandbox,
+        "backend": backend,
         "eval_split": eval_split,
     }
     plain |= {k: v for k, v in flags.items() if v is not None and v not in ("", [])}

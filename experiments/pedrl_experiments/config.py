@@ -7,17 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 from pedrl_agents.algorithm import Algorithm
 from pedrl_agents.knobs import span_of
 from pedrl_agents.learner import LearnerConfig
 from pedrl_agents.registry import method_class, methods
-from pedrl_agents.views import DEFAULT_CONTEXT, Context
+from pedrl_agents.views import DEFAULT_CONTEXT, Context, PromptFormat
+from pedrl_agents.vllm_engine import VllmSettings
 from pedrl_env.records import Split
 from pedrl_experiments.sets import Value, split_set
 from pedrl_sandbox.errors import PedrlError, unknown_name
 
+Backend = Literal["torch", "vllm"]
 GATES = ("oracle-sft", "reference-sft")
 
 
@@ -27,7 +29,8 @@ class CompareConfig:
 
     Attributes:
         suite, dials: the tasks, by registry name.
-        base: checkpoint folder; empty means the one shipped with the suite.
+        base: an added model, a folder or a hub id; empty means the one shipped with the suite.
+        prompt_format: ``plain``, ``completion``, ``chat``, or ``auto``: see `views.View`.
         methods: what is compared; `settings` holds each method's knobs, learner's included.
         seeds: runs per method, seeded 0 .. seeds - 1.
         budget: rollouts per run that are charged: teacher's, discarded and probe ones included.
@@ -38,6 +41,7 @@ class CompareConfig:
         final_tasks, final_samples: size of the final one; never charged to the budget.
         max_new_tokens: longest answer.
         rows_per_batch: rollouts sampled side by side, while those before them are verified.
+        backend: what samples: ``torch`` or ``vllm``, which `vllm` holds the settings of.
         context: privileged fields that a teacher sees.
         sandbox: backend that runs submissions.
         gates: also run both SFT controls once, to print whether the setting can tell methods apart.
@@ -46,6 +50,7 @@ class CompareConfig:
     suite: str = "lexicon"
     dials: Mapping[str, Value] = field(default_factory=dict)
     base: str = ""
+    prompt_format: PromptFormat = "auto"
     methods: tuple[str, ...] = ("pedagogical", "grpo", "opsd")
     settings: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
     seeds: int = 3
@@ -59,6 +64,8 @@ class CompareConfig:
     final_samples: int = 2
     max_new_tokens: int = 32
     rows_per_batch: int = 4096
+    backend: Backend = "torch"
+    vllm: Mapping[str, Value] = field(default_factory=dict)
     context: tuple[str, ...] = DEFAULT_CONTEXT
     sandbox: str = "zygote"
     gates: bool = True
@@ -70,6 +77,11 @@ class CompareConfig:
         for name in self.context:
             if name not in get_args(Context):
                 raise unknown_name("privileged context", name, get_args(Context))
+        if self.prompt_format not in get_args(PromptFormat):
+            raise unknown_name("prompt format", self.prompt_format, get_args(PromptFormat))
+        if self.backend not in get_args(Backend):
+            raise unknown_name("backend", self.backend, get_args(Backend))
+        build_vllm(self.vllm)
         if not self.methods:
             raise PedrlError("no methods: name at least one with --methods")
         for method in self.methods:
@@ -102,7 +114,7 @@ class CompareConfig:
         """Return plain data that `from_json` takes back."""
         plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         plain["methods"], plain["context"] = list(self.methods), list(self.context)
-        plain["dials"] = dict(self.dials)
+        plain["dials"], plain["vllm"] = dict(self.dials), dict(self.vllm)
         plain["settings"] = {m: dict(s) for m, s in self.settings.items()}
         return plain
 
@@ -122,7 +134,7 @@ class CompareConfig:
 
 def _check_types(config: CompareConfig) -> None:
     """Refuse fields that a preset filled with something else than they hold."""
-    for name in ("dials", "settings"):
+    for name in ("dials", "settings", "vllm"):
         if not isinstance(getattr(config, name), Mapping):
             raise PedrlError(f"{name} must be a table, not {getattr(config, name)!r}")
     for method, knobs in config.settings.items():
@@ -141,6 +153,18 @@ def _check_types(config: CompareConfig) -> None:
             raise PedrlError(
                 f"{item.name} must be a whole number of at least {least}, not {value!r}"
             )
+
+
+def build_vllm(settings: Mapping[str, Value]) -> VllmSettings:
+    """Build vLLM's settings from a table.
+
+    Raises:
+        PedrlError: for one that does not exist or whose value does not fit.
+    """
+    built = VllmSettings()
+    for key, value in settings.items():
+        built = replace_field(built, key, value, f"vllm.{key}")
+    return built
 
 
 def build_method(name: str, knobs: Mapping[str, Value]) -> tuple[Algorithm, LearnerConfig]:
@@ -251,11 +275,14 @@ def load_preset(name: str) -> dict[str, Any]:
 def apply_sets(plain: dict[str, Any], sets: Sequence[str]) -> dict[str, Any]:
     """Apply ``key=value`` strings: ``coined=1`` is a dial, ``grpo.learning_rate=3e-4`` a knob.
 
+    ``vllm.cache_gib=4`` is a setting of vLLM.
+
     Raises:
         PedrlError: if a string has no ``=`` or names an unknown method.
     """
     dials = dict(plain.get("dials", {}))
     settings = {m: dict(s) for m, s in plain.get("settings", {}).items()}
+    vllm = dict(plain.get("vllm", {}))
     for item in sets:
         key, value = split_set(item)
         head, dot, tail = key.partition(".")
@@ -263,6 +290,8 @@ def apply_sets(plain: dict[str, Any], sets: Sequence[str]) -> dict[str, Any]:
             dials[key] = value
         elif head in methods():
             settings.setdefault(head, {})[tail] = value
+        elif head == "vllm":
+            vllm[tail] = value
         else:
             raise unknown_name("method in --set", head, methods())
-    return {**plain, "dials": dials, "settings": settings}
+    return {**plain, "dials": dials, "settings": settings, "vllm": vllm}

@@ -21,15 +21,16 @@ from pedrl_agents.algorithm import FollowsUp, State
 from pedrl_agents.forward import Pair
 from pedrl_agents.learner import Learner
 from pedrl_agents.mechanism import rollout_metrics
-from pedrl_agents.torch_policy import Sampling, load_policy
+from pedrl_agents.torch_policy import Engine, Sampling, load_policy
 from pedrl_agents.views import Context
+from pedrl_agents.vllm_engine import vllm_engine
 from pedrl_env.records import GenerationRequest, Group, MetricsRow, Split, Task, TaskResult
 from pedrl_env.registry import make_suite
 from pedrl_env.rollout import Sampled, rollout
 from pedrl_env.suite import Suite
 from pedrl_env.verifier import Verifier
 from pedrl_experiments.bases import base_path
-from pedrl_experiments.config import CompareConfig, build_method
+from pedrl_experiments.config import CompareConfig, build_method, build_vllm
 from pedrl_experiments.store import RunStore
 
 CHECKPOINT_EVERY = 10  # steps
@@ -81,6 +82,8 @@ class Run:
             self.algorithm.storage,
             _context(config),
             learner_config.lora,
+            config.prompt_format,
+            _engine(config),
         )
         self.learner = Learner(
             self.policy, learner_config, self.algorithm.policy_loss, self.algorithm.divergence
@@ -359,6 +362,12 @@ def _seed(purpose: str, seed: int, step: int) -> int:
     """Return an independent 63-bit seed; stateless, so a resumed run draws what it would have."""
     digest = hashlib.sha256(f"{purpose}/{seed}/{step}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
+
+
+def _engine(config: CompareConfig) -> Engine | None:
+    if config.backend == "torch":
+        return None
+    return vllm_engine(base_path(config), build_vllm(config.vllm))
 
 
 def _context(config: CompareConfig) -> tuple[Context, ...]:

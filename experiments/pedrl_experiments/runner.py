@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from pedrl_agents.torch_policy import Sampling, load_policy
+from pedrl_agents.vllm_engine import check_vllm
 from pedrl_env.records import MetricsRow, TaskResult
 from pedrl_env.registry import make_suite
 from pedrl_env.verifier import Verifier
@@ -102,7 +103,9 @@ def check_ready(config: CompareConfig) -> None:
         )
     if not suite.tasks(config.eval_split):
         raise PedrlError(f"suite {config.suite!r} has no {config.eval_split} tasks")
-    load_policy(base_path(config), Sampling(), storage="shared")
+    if config.backend == "vllm":
+        check_vllm()
+    load_policy(base_path(config), Sampling(), "shared", prompt_format=config.prompt_format)
     with Verifier(config.sandbox, workers=1) as verifier:
         verdict = verifier.verify(suite.tasks("train")[0], "    return None\n")
     if verdict.status == "infra_error":
