@@ -8,15 +8,16 @@ import numpy as np
 from pedrl_agents.reading import Reading
 from pedrl_agents.signals import backfill, copy_rate, judged
 from pedrl_agents.torch_policy import TorchPolicy
-from pedrl_env.records import FloatArray, Group
+from pedrl_env.records import FloatArray, Group, Trajectory
 
 SHUT, OPEN = 0.1, 0.9
+UNREAD = ("raised SyntaxError", "raised IndentationError", "raised TabError")
 
 
 def rollout_metrics(
     groups: Sequence[Group], style: Callable[[str], str | None]
 ) -> dict[str, float]:
-    """Describe a step's rollouts by role: correctness, length, entropy, truncation, styles.
+    """Describe a step's rollouts by role: correctness, format, length, entropy, cuts, styles.
 
     Entropy is the mean surprisal of sampled tokens, an unbiased estimate under the sampling view.
     Rollouts that were lost to infrastructure are left out; unjudged ones have no correctness.
@@ -27,9 +28,10 @@ def rollout_metrics(
         kept = [t for t in sampled if t.verdict.status != "infra_error"]
         if not kept:
             continue
-        rewards = [t.verdict.reward for t in kept if t.verdict.judged]
-        if rewards:
-            metrics[f"{role}/correct"] = _mean(rewards)
+        told = [t for t in kept if t.verdict.judged]
+        if told:
+            metrics[f"{role}/correct"] = _mean([t.verdict.reward for t in told])
+            metrics[f"{role}/format"] = _mean([well_formed(t) for t in told])
         metrics[f"{role}/length"] = _mean([len(t.turns[-1].action_ids) for t in kept])
         metrics[f"{role}/truncated"] = _mean([t.truncated for t in kept])
         surprisals = np.concatenate([-np.asarray(t.turns[-1].logprobs) for t in kept])
@@ -42,6 +44,14 @@ def rollout_metrics(
     if equal:
         metrics["groups/degenerate"] = _mean(equal)
     return metrics
+
+
+def well_formed(trajectory: Trajectory) -> bool:
+    """Whether an answer is a program at all: Python read it. Only a judged one can tell.
+
+    The sandbox says so: nothing on this side parses what a model wrote.
+    """
+    return bool(trajectory.text.strip()) and not trajectory.verdict.detail.endswith(UNREAD)
 
 
 def teacher_metrics(

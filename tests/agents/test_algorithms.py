@@ -316,7 +316,8 @@ def test_unjudged_rollouts_are_described_but_have_no_success_rate(policy: TorchP
     groups = make_groups(policy, "student", (("unjudged",) * 4,), (TASKS[0],))
     judged = make_groups(policy, "student", (("failed",) * 4,), (TASKS[0],))
     found, other = (rollout_metrics(g, lambda text: "any") for g in (groups, judged))
-    assert found.keys() == other.keys() - {"student/correct", "groups/degenerate"}
+    rates = {"student/correct", "student/format", "groups/degenerate"}
+    assert found.keys() == other.keys() - rates
     assert all(found[name] == other[name] for name in found)
     # Beside judged ones they change no rate, and what is described is both.
     mixed = rollout_metrics([*groups, *judged], lambda text: None)
