@@ -8,8 +8,8 @@ here.
 
 import hashlib
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -95,21 +95,34 @@ class Folder:
         """The tasks of a split, in the order of the files."""
         return self._tasks[split]
 
+    def keep(self, wanted: Callable[[Task], bool]) -> None:
+        """Drop every other task."""
+        self._tasks = {split: tuple(filter(wanted, found)) for split, found in self._tasks.items()}
+        names = {task.id.partition("/")[2] for found in self._tasks.values() for task in found}
+        self.equivalent = tuple(mutant for mutant in self.equivalent if mutant.task in names)
+        splits = {split: f"{len(found)} tasks" for split, found in self._tasks.items() if found}
+        self.info = replace(self.info, splits=splits)
+
     def style(self, text: str) -> str | None:
         """None: no styles are told apart here."""
         return None
 
 
-def starter(reference: Dial = "terse", **unknown: Dial) -> Folder:
+def starter(reference: Dial = "terse", band: Dial = 4, **unknown: Dial) -> Folder:
     """`starter`: small Python functions for models of 0.1 to 1 B parameters, the project's own.
 
     Args:
         reference: what a teacher sees: ``terse`` expert style, or ``plain`` steps.
+        band: the hardest tasks that are kept, 1 to 4; a quarter of each split is in each band.
         unknown: every other dial is refused.
     """
     for dial in unknown:
-        raise unknown_name("dial of suite 'starter':", dial, ("reference",))
-    return Folder(str(files("pedrl_tasks") / "data" / "starter"), reference)
+        raise unknown_name("dial of suite 'starter':", dial, ("reference", "band"))
+    if band not in (1, 2, 3, 4):
+        raise PedrlError(f"suite 'starter': band must be 1, 2, 3 or 4, not {band!r}")
+    suite = Folder(str(files("pedrl_tasks") / "data" / "starter"), reference)
+    suite.keep(lambda task: int(task.tags["band"]) <= int(band))
+    return suite
 
 
 def _toml(path: Path) -> dict[str, Any]:

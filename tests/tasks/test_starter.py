@@ -19,6 +19,8 @@ import pytest
 import pedrl_tasks
 from pedrl_env.comparison import matches
 from pedrl_env.records import Comparison, Split
+from pedrl_env.registry import make_suite
+from pedrl_sandbox.errors import PedrlError
 from pedrl_tasks.mutation import mutants
 
 FOLDER = Path(pedrl_tasks.__file__).parent / "data" / "starter"
@@ -172,3 +174,14 @@ def test_argued_mutants_exist_and_pass(entry: dict[str, Any]) -> None:
         and mutant.source.splitlines()[mutant.line - 1].strip() == entry["mutated"]
     )
     assert failures(task, mutant.source.removeprefix(task["prompt"])) == []
+
+
+def test_harder_bands_can_be_left_out() -> None:
+    easy, whole = make_suite("starter", {"band": 1}), make_suite("starter")
+    for split, count in (("train", 35), ("validation", 10), ("test", 15)):
+        kept = easy.tasks(split)
+        assert len(kept) == count
+        assert list(kept) == [task for task in whole.tasks(split) if task.tags["band"] == "1"]
+    for band in (0, 5, "easy"):
+        with pytest.raises(PedrlError, match="band must be 1, 2, 3 or 4, not"):
+            make_suite("starter", {"band": band})
