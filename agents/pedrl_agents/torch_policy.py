@@ -14,10 +14,12 @@ import numpy as np
 import torch
 import transformers
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from pedrl_agents.adapters import Lora, adapter_state, add_adapter, merged
+from pedrl_agents.attention import implementation
+from pedrl_agents.decoding import decoding_mask, draw, make_room
 from pedrl_agents.forward import (
     LOGITS_PER_CHUNK,
     Pair,
@@ -193,40 +195,38 @@ class TorchPolicy:
         generator: torch.Generator,
     ) -> Iterator[tuple[int, Turn]]:
         """Yield rows of the batch with their turns, in the order in which they end."""
-        device = self.device
+        device, sampling = self.device, self.sampling
         ids, mask = pad_left([p[:-1] for p in prompts], self.pad, device)
         cache = prefill(model, ids, mask)
-        owner = torch.repeat_interleave(torch.tensor(samples)).to(device)
-        cache.batch_select_indices(owner)
-        mask = mask[owner]
-        current = torch.tensor([p[-1] for p in prompts], device=device)[owner]
-        position = mask.sum(-1)
-        alive = torch.arange(len(owner), device=device)  # rows still in the batch
-        done = torch.zeros(len(owner), dtype=torch.bool, device=device)  # among those rows
         self.processed_tokens += ids.numel()
-        actions: list[list[int]] = [[] for _ in owner]
-        logprobs: list[list[float]] = [[] for _ in owner]
-        owners = owner.tolist()
+        owners = [i for i, n in enumerate(samples) for _ in range(n)]
+        owner = torch.tensor(owners, device=device)
+        make_room(cache, owner, sampling.max_new_tokens)
+        current = torch.tensor([p[-1] for p in prompts], device=device)[owner]
+        position = mask.sum(-1)[owner]
+        to_come = mask.new_ones(len(owner), sampling.max_new_tokens)
+        mask = decoding_mask(model, cache, torch.cat([mask[owner], to_come], dim=-1))
+        actions: list[list[int]] = [[] for _ in owners]
+        logprobs: list[list[float]] = [[] for _ in owners]
+        batch = list(range(len(owners)))  # the rows that are computed
+        over = [False] * len(batch)  # of those
 
         def turn(row: int, stop: Literal["eos", "stop", "length"]) -> Turn:
             return Turn(prompts[owners[row]], tuple(actions[row]), tuple(logprobs[row]), stop)
 
-        for _ in range(self.sampling.max_new_tokens):
-            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=-1)
+        for length in range(ids.shape[1] + 1, ids.shape[1] + 1 + sampling.max_new_tokens):
             hidden = model.base_model(
                 input_ids=current[:, None],
-                attention_mask=mask,
+                attention_mask=mask[..., :length],
                 position_ids=position[:, None],
                 past_key_values=cache,
                 use_cache=True,
             ).last_hidden_state[:, -1]
-            self.processed_tokens += len(current)
+            self.processed_tokens += len(batch)
             logits = model.get_output_embeddings()(hidden).float()
-            current, chosen = self._draw(logits, generator)
-            over = done.tolist()
-            for i, (row, token, logprob) in enumerate(
-                zip(alive.tolist(), current.tolist(), chosen.tolist(), strict=True)
-            ):
+            current, chosen = draw(logits, sampling.temperature, generator)
+            drawn = zip(batch, current.tolist(), chosen.tolist(), strict=True)
+            for i, (row, token, logprob) in enumerate(drawn):
                 if over[i]:
                     continue
                 actions[row].append(token)
@@ -234,30 +234,18 @@ class TorchPolicy:
                 over[i] = token == self.eos or self.view.over(actions[row])
                 if over[i]:
                     yield row, turn(row, "eos" if token == self.eos else "stop")
-            done = torch.tensor(over, device=device)
-            if bool(done.all()):
+            if all(over):
                 return
             position = position + 1
-            if float((~done).float().mean()) < COMPACT_BELOW:
-                keep = (~done).nonzero().squeeze(-1)
+            if over.count(False) < COMPACT_BELOW * len(batch):
+                kept = [i for i, ended in enumerate(over) if not ended]
+                keep = torch.tensor(kept, device=device)
                 cache.batch_select_indices(keep)
                 mask, current, position = mask[keep], current[keep], position[keep]
-                alive, done = alive[keep], done[keep]
-        for row in alive[~done].tolist():
-            yield row, turn(row, "length")
-
-    def _draw(self, logits: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draw by inverse CDF; return tokens (B,) and their log-probabilities at temperature 1."""
-        logprobs = torch.log_softmax(logits, dim=-1)
-        if self.sampling.temperature == 0:
-            tokens = logits.argmax(-1)
-        else:
-            weights = torch.softmax(logits.double() / self.sampling.temperature, dim=-1)
-            cdf = weights.cumsum(-1)
-            u = torch.rand(len(cdf), 1, generator=generator, device=cdf.device, dtype=cdf.dtype)
-            tokens = torch.searchsorted(cdf, u * cdf[:, -1:], right=True).squeeze(-1)
-            tokens = tokens.clamp(max=cdf.shape[-1] - 1)
-        return tokens, logprobs.gather(-1, tokens[:, None]).squeeze(-1)
+                batch, over = [batch[i] for i in kept], [False] * len(kept)
+        for row, ended in zip(batch, over, strict=True):
+            if not ended:
+                yield row, turn(row, "length")
 
     @torch.no_grad()
     def score(self, role: Role, pairs: Sequence[Pair]) -> list[TokenScores]:
@@ -348,9 +336,12 @@ def load_policy(
     if not (checkpoint / "config.json").is_file():
         raise PedrlError(f"no checkpoint at {checkpoint}: expected a folder with a config.json")
     try:
-        # Eager attention: on CPU and at these sizes the fused backward is slower.
+        config = AutoConfig.from_pretrained(checkpoint, local_files_only=True)
         student = AutoModelForCausalLM.from_pretrained(
-            checkpoint, dtype=torch.float32, attn_implementation="eager", local_files_only=True
+            checkpoint,
+            dtype=torch.float32,
+            attn_implementation=implementation(config, torch.device("cpu")),
+            local_files_only=True,
         )
         tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
     except Exception as error:  # every loader has its own exceptions; all mean the same to a user
