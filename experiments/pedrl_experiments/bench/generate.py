@@ -5,6 +5,7 @@ nothing cut off, and take turns, so that a noisy machine is noisy for both. What
 medians, and medians of ratios within a round.
 """
 
+import importlib.util
 import json
 import statistics
 import sys
@@ -22,6 +23,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 from pedrl_agents.forward import pad_left
 from pedrl_agents.torch_policy import Sampling, TorchPolicy, load_policy
+from pedrl_agents.vllm_engine import VllmSettings, vllm_engine
 from pedrl_env.records import GenerationRequest, Turn
 from pedrl_env.registry import make_suite
 from pedrl_experiments.bases import base_path
@@ -31,6 +33,7 @@ from pedrl_sandbox.errors import PedrlError
 
 OURS: Final = "pedrl torch"
 PEER: Final = "transformers.generate"
+VLLM: Final = "pedrl vLLM"  # where it is installed
 FLOOR: Final = 2.5  # tokens a second of ours over the peer's
 EXACT: Final = 1e-4  # of log-probabilities, natural logs
 
@@ -118,13 +121,16 @@ def measure(draw: Draw, rounds: int, progress: Progress) -> Report:
         OURS: lambda seed: _count(policy.generate(requests, seed)),
         PEER: peer.generate,
     }
+    if importlib.util.find_spec("vllm") is not None:
+        engine = vllm_engine(folder, VllmSettings())
+        served = load_policy(folder, policy.sampling, storage="shared", engine=engine)
+        sides[VLLM] = lambda seed: _count(served.generate(requests, seed))
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     counts: dict[str, list[int]] = {name: [] for name in sides}
     with progress:
         bar = progress.add_task("rounds", total=rounds)
         for number in range(-1, rounds):  # the first is for warming up
-            names = list(sides) if number % 2 else list(reversed(sides))
-            for name in names:
+            for name in list(sides)[:: 1 if number % 2 else -1]:
                 start = time.perf_counter()
                 count = sides[name](number + 1)
                 if number >= 0:

@@ -164,6 +164,19 @@ def measure(endurance: Endurance, progress: Progress) -> Report:
                 progress.update(bar, completed=min(done, endurance.total))
             wall, cpu = time.perf_counter() - start, time.process_time() - cpu
             parts.append(Part(done - first, wall, cpu, resident()))
+    rate = passed / judged if judged else None
+    return judge(endurance, before, parts, tokens=tokens, pass_rate=rate)
+
+
+def judge(
+    endurance: Endurance,
+    before: int,
+    parts: Sequence[Part],
+    *,
+    tokens: int,
+    pass_rate: float | None,
+) -> Report:
+    """Compare the parts with each other."""
     return Report(
         endurance,
         before,
@@ -172,7 +185,7 @@ def measure(endurance: Endurance, progress: Progress) -> Report:
         _slowing([part.wall_s / part.rollouts for part in parts]),
         _slowing([part.cpu_s / part.rollouts for part in parts]),
         tokens,
-        passed / judged if judged else None,
+        pass_rate,
     )
 
 
