@@ -40,6 +40,9 @@ class CompareConfig:
         eval_tasks, eval_samples: size of those evaluations.
         final_tasks, final_samples: size of the final one; never charged to the budget.
         max_new_tokens: longest answer.
+        temperature: of all sampling. Losses and gaps are at temperature 1 whatever it is, so below
+            1 the policy gradient is that of a sharpened sampler: for models too small to write a
+            program at 1.
         rows_per_batch: rollouts sampled side by side, while those before them are verified.
         backend: what samples: ``torch`` or ``vllm``, which `vllm` holds the settings of.
         context: privileged fields that a teacher sees.
@@ -63,6 +66,7 @@ class CompareConfig:
     final_tasks: int = 256
     final_samples: int = 2
     max_new_tokens: int = 32
+    temperature: float = 1.0
     rows_per_batch: int = 4096
     backend: Backend = "torch"
     vllm: Mapping[str, Value] = field(default_factory=dict)
@@ -82,6 +86,8 @@ class CompareConfig:
         if self.backend not in get_args(Backend):
             raise unknown_name("backend", self.backend, get_args(Backend))
         build_vllm(self.vllm)
+        if not (type(self.temperature) in (int, float) and 0 < self.temperature < math.inf):
+            raise PedrlError(f"temperature must be a number above 0, not {self.temperature!r}")
         if not self.methods:
             raise PedrlError("no methods: name at least one with --methods")
         for method in self.methods:

@@ -78,7 +78,7 @@ class Run:
         self.algorithm, learner_config = build_method(key.method, config.knobs(key.method))
         self.policy = load_policy(
             base_path(config),
-            Sampling(config.max_new_tokens, rows_per_batch=config.rows_per_batch),
+            Sampling(config.max_new_tokens, config.temperature, config.rows_per_batch),
             self.algorithm.storage,
             _context(config),
             learner_config.lora,
