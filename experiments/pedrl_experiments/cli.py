@@ -195,6 +195,37 @@ def evaluate(
 
 
 @app.command
+def plan(
+    preset: Positional[str],
+    gpu: str = "H100",
+    sets: Sets = (),
+    prompt_tokens: int = 256,
+    privileged_tokens: int = 256,
+    json: bool = False,
+) -> None:
+    """Estimate the memory of a preset's runs against a GPU, and say what to change.
+
+    Ends with exit code 1 if something does not fit.
+
+    Args:
+        preset: by name, or a TOML file.
+        gpu: T4, L4, A10, RTX-4090, A100-40, L40S, A100-80, H100, H200 or B200.
+        sets: dials and knobs, in place of the preset's.
+        prompt_tokens: the longest task.
+        privileged_tokens: what a teacher sees more than that.
+        json: print JSON instead of tables.
+    """
+    from pedrl_experiments.config import CompareConfig, apply_sets, load_preset
+    from pedrl_experiments.plan_command import plan as estimate
+
+    plain = load_preset(preset)
+    plain.pop("grid", None)
+    config = CompareConfig.from_json(apply_sets(plain, sets))
+    fits = estimate(config, preset, gpu, prompt_tokens, privileged_tokens, json, console)
+    sys.exit(0 if fits else 1)
+
+
+@app.command
 def pretrain(
     suite: Positional[Literal["lexicon"]] = "lexicon",
     out: Path = Path("runs/lexicon-base"),
