@@ -349,7 +349,8 @@ def load_policy(
             f"the checkpoint at {checkpoint} cannot be loaded ({type(error).__name__}: "
             f"{' '.join(str(error).split())}); fetch it again or rebuild it with `pedrl pretrain`"
         ) from error
-    models = _stored(student.eval(), storage, lora)
+    student.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    models = _stored(student, storage, lora)
     return TorchPolicy(
         models,
         tokenizer,
