@@ -12,7 +12,7 @@ from pedrl_agents.learner import Learner, LearnerConfig
 from pedrl_agents.losses import Divergence, PolicyLoss
 from pedrl_agents.torch_policy import Sampling, Storage, TorchPolicy, load_policy
 from pedrl_agents.views import PromptFormat
-from pedrl_agents.vllm_engine import VllmEngine
+from pedrl_agents.vllm_engine import VllmEngine, VllmSettings, vllm_engine
 from pedrl_env.records import GenerationRequest, Role, Signal, Turn
 from pedrl_sandbox.errors import PedrlError
 from pedrl_tasks.lexicon import Lexicon
@@ -240,6 +240,26 @@ def test_draws_follow_the_whole_distribution(base: Path, engine: VllmEngine) -> 
     observed = np.append(counts[likely], counts[~likely].sum())
     wanted = np.append(expected[likely], expected[~likely].sum())
     assert chisquare(observed, wanted * 3000 / wanted.sum()).pvalue > 1e-3
+
+
+def test_in_half_precision_the_mismatch_is_told(base: Path) -> None:
+    policy = make_policy(base, vllm_engine(base, VllmSettings(dtype="bfloat16")))
+    turns = sampled(policy, "student")
+    signals = [
+        Signal(
+            "student",
+            t.prompt_ids,
+            t.action_ids,
+            advantages=np.ones(len(t.action_ids)),
+            old_logprobs=np.array(t.logprobs),
+        )
+        for t in turns
+    ]
+    learner = Learner(policy, LearnerConfig(), PolicyLoss(truncation=2.0), Divergence())
+    told = learner.step(signals)
+    print({k: f"{v:.1e}" for k, v in told.items() if k.startswith("mismatch/")})  # noqa: T201
+    assert 1e-4 < told["mismatch/student_mean"] < told["mismatch/student_max"] < 1
+    assert 0 < told["mismatch/student_k3"] < 0.01
 
 
 def test_temperature_0_takes_the_likeliest_as_the_torch_backend_does(
