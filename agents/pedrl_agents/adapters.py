@@ -9,7 +9,7 @@ import copy
 import itertools
 from dataclasses import dataclass
 from math import inf
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from torch import Tensor
@@ -88,6 +88,14 @@ def merged(model: PreTrainedModel) -> PreTrainedModel:
         layer.merge()
         tree.set_submodule(name, layer.get_base_layer())
     return tree
+
+
+def weight_of(layer: Any) -> Tensor:
+    """Return the weight of a linear layer, an adapter's change included."""
+    weight: Tensor = layer.weight
+    for name in getattr(layer, "active_adapters", ()):
+        weight = weight + layer.get_delta_weight(name)
+    return weight
 
 
 def adapter_state(model: PreTrainedModel) -> dict[str, Tensor]:

@@ -108,5 +108,7 @@ def draw(
         last = torch.searchsorted(within, within[:, -1:].contiguous())
         entry = torch.minimum(torch.searchsorted(within, u - before, right=True), last)
         tokens = (block * PER_BLOCK + entry).squeeze(-1)
+        if temperature == 1:
+            return tokens, weights.gather(-1, tokens[:, None]).squeeze(-1).log()
     chosen = logits.gather(-1, tokens[:, None]).squeeze(-1)
     return tokens, chosen - torch.logsumexp(logits, dim=-1)

@@ -30,6 +30,7 @@ from pedrl_agents.forward import (
     pad_left,
     prefill,
 )
+from pedrl_agents.llama import stepper
 from pedrl_agents.losses import token_statistics
 from pedrl_agents.views import DEFAULT_CONTEXT, FORMAT_KEY, Context, PromptFormat, View
 from pedrl_env.policy import Ended
@@ -206,6 +207,7 @@ class TorchPolicy:
         position = mask.sum(-1)[owner]
         to_come = mask.new_ones(len(owner), sampling.max_new_tokens)
         mask = decoding_mask(model, cache, torch.cat([mask[owner], to_come], dim=-1))
+        step = stepper(model, cache, ids.shape[1] + 1 + sampling.max_new_tokens)
         actions: list[list[int]] = [[] for _ in owners]
         logprobs: list[list[float]] = [[] for _ in owners]
         batch = list(range(len(owners)))  # the rows that are computed
@@ -215,15 +217,8 @@ class TorchPolicy:
             return Turn(prompts[owners[row]], tuple(actions[row]), tuple(logprobs[row]), stop)
 
         for length in range(ids.shape[1] + 1, ids.shape[1] + 1 + sampling.max_new_tokens):
-            hidden = model.base_model(
-                input_ids=current[:, None],
-                attention_mask=mask[..., :length],
-                position_ids=position[:, None],
-                past_key_values=cache,
-                use_cache=True,
-            ).last_hidden_state[:, -1]
+            logits = step(current, position, mask[..., :length], cache)
             self.processed_tokens += len(batch)
-            logits = model.get_output_embeddings()(hidden).float()
             current, chosen = draw(logits, sampling.temperature, generator)
             drawn = zip(batch, current.tolist(), chosen.tolist(), strict=True)
             for i, (row, token, logprob) in enumerate(drawn):
