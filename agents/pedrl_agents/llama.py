@@ -47,12 +47,13 @@ def stepper(model: PreTrainedModel, cache: DynamicCache, positions: int) -> Step
 
 def _fits(model: PreTrainedModel, cache: DynamicCache) -> bool:
     """Whether `Llama` computes this model: in single precision, on a CPU, without biases."""
+    rope: Any = getattr(model.config, "rope_parameters", None)
     return (
         isinstance(model, LlamaForCausalLM)
         and model.device.type == "cpu"
         and model.dtype == torch.float32
         and not (model.config.attention_bias or model.config.mlp_bias)
-        and model.config.rope_parameters["rope_type"] in ("default", "linear", "llama3")
+        and rope["rope_type"] in ("default", "linear", "llama3")
         and all(isinstance(layer, Room) for layer in cache.layers)
     )
 
