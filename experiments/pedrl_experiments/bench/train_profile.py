@@ -17,11 +17,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from unittest.mock import patch
 
 import torch
 from torch.autograd.profiler import record_function
 from torch.profiler import ProfilerActivity
 
+from pedrl_agents.llama import Llama
 from pedrl_agents.torch_policy import TorchPolicy
 from pedrl_experiments.bench.train_sides import Race, lap, start_run
 
@@ -61,9 +63,12 @@ def profile(race: Race) -> Shares:
         run = start_run(race, Path(folder))
         lap(run, batches[:WARM])
         activities = [ProfilerActivity.CPU]
-        with marked(run.policy), torch.profiler.profile(activities=activities) as profiler:
-            with record_function(WHOLE):
-                found = lap(run, batches[WARM : WARM + STEPS])
+        with (
+            marked(run.policy),
+            torch.profiler.profile(activities=activities) as profiler,
+            record_function(WHOLE),
+        ):
+            found = lap(run, batches[WARM : WARM + STEPS])
         run.close()
     events: Any = profiler.events()
     thread = next(event.thread for event in events if event.name == WHOLE)
@@ -81,7 +86,7 @@ def profile(race: Race) -> Shares:
 
 @contextmanager
 def marked(policy: TorchPolicy) -> Iterator[None]:
-    """Mark calls of the models, and of their heads, for the profiler."""
+    """Mark calls of the models, of their heads, and steps of decoding, for the profiler."""
     open_marks: list[record_function] = []
 
     def enter(*_: object) -> None:
@@ -96,7 +101,8 @@ def marked(policy: TorchPolicy) -> Iterator[None]:
     handles = [part.register_forward_pre_hook(enter) for part in parts]
     handles += [part.register_forward_hook(leave) for part in parts]
     try:
-        yield
+        with patch.object(Llama, "step", record_function(MODEL)(Llama.step)):
+            yield
     finally:
         for handle in handles:
             handle.remove()
