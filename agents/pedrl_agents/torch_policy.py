@@ -331,11 +331,12 @@ def load_policy(
     if not (checkpoint / "config.json").is_file():
         raise PedrlError(f"no checkpoint at {checkpoint}: expected a folder with a config.json")
     try:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         config = AutoConfig.from_pretrained(checkpoint, local_files_only=True)
         student = AutoModelForCausalLM.from_pretrained(
             checkpoint,
             dtype=torch.float32,
-            attn_implementation=implementation(config, torch.device("cpu")),
+            attn_implementation=implementation(config, device),
             local_files_only=True,
         )
         tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
@@ -344,7 +345,7 @@ def load_policy(
             f"the checkpoint at {checkpoint} cannot be loaded ({type(error).__name__}: "
             f"{' '.join(str(error).split())}); fetch it again or rebuild it with `pedrl pretrain`"
         ) from error
-    student.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    student.eval().to(device)
     models = _stored(student, storage, lora)
     return TorchPolicy(
         models,
