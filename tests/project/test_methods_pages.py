@@ -1,7 +1,6 @@
 """A page for each method whose defaults and commands are the code's, and one that adds a method."""
 
 import re
-import shlex
 import sys
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pedrl_agents.algorithms
 from pedrl_agents.registry import METHODS, Method
 from pedrl_agents.torch_policy import TorchPolicy
 from pedrl_env.records import Group, Status, Task, Trajectory, Verdict
-from pedrl_experiments.config import CompareConfig, apply_sets, build_method, load_preset
+from pedrl_experiments.config import CompareConfig, build_method, load_preset
 from pedrl_experiments.loop import RunKey, run_one
 from pedrl_experiments.methods_command import knobs
 from pedrl_experiments.sets import parse_value
@@ -50,28 +49,14 @@ def test_a_page_says_what_the_code_does(name: str) -> None:
     assert all(who.strip() for _, _, who in rows)
 
 
-def flags(words: str) -> dict[str, list[str]]:
-    """The flags of a command, each with the words that follow it."""
-    found: dict[str, list[str]] = {}
-    current: list[str] = []
-    for word in shlex.split(words):
-        if word.startswith("--"):
-            current = found.setdefault(word[2:], [])
-        else:
-            current.append(word)
-    return found
-
-
 @pytest.mark.parametrize("name", METHODS)
-def test_the_command_of_a_page_is_a_comparison(name: str) -> None:
-    ((_, words),) = COMMAND.findall(page(f"{name}.md"))
-    given = flags(words)
-    plain = {"suite": given["suite"][0], "methods": given["methods"], "budget": 10240}
-    config = CompareConfig.from_json(apply_sets(plain, given["set"]))
-    assert config.methods == (name,)
-    assert dict(config.dials) == {"coined": 2}
-    tuned = load_preset("methods")["settings"][name]
-    assert tuned.items() >= dict(config.knobs(name)).items()
+def test_the_command_of_a_page_is_that_of_its_picture(name: str) -> None:
+    text = page(f"{name}.md")
+    ((_, words),) = COMMAND.findall(text)
+    assert words == f"--preset methods --methods {name} --out runs/{name}"
+    (picture,) = re.findall(r"!\[[^]]+\]\((.+)\)", text)
+    assert Path(picture).stem == name
+    assert (FOLDER / picture).read_bytes().startswith(b"\x89PNG")
 
 
 def test_options_that_pages_name_exist() -> None:

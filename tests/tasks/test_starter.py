@@ -178,7 +178,8 @@ def test_argued_mutants_exist_and_pass(entry: dict[str, Any]) -> None:
 
 def test_harder_bands_can_be_left_out() -> None:
     easy, whole = make_suite("starter", {"band": 1}), make_suite("starter")
-    for split, count in (("train", 35), ("validation", 10), ("test", 15)):
+    counts: dict[Split, int] = {"train": 35, "validation": 10, "test": 15}
+    for split, count in counts.items():
         kept = easy.tasks(split)
         assert len(kept) == count
         assert list(kept) == [task for task in whole.tasks(split) if task.tags["band"] == "1"]

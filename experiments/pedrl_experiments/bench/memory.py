@@ -12,7 +12,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import ClassVar, cast
 
 from rich.console import Console
 from rich.table import Table
@@ -135,6 +135,8 @@ class _Silent:
 
     eos_token_id = 0
     pad_token_id = 0
+    init_kwargs: ClassVar[dict[str, str]] = {}
+    chat_template = None
 
 
 def _status(field: str) -> int:
