@@ -127,14 +127,14 @@ def measure(way: str, shape: Shape) -> Peak:
     draw = torch.randint(3, shape.vocabulary, (shape.sequences, shape.tokens)).tolist()
     signals = [Signal("student", (1, 2), tuple(row), teacher_prompt_ids=(2, 1)) for row in draw]
     weights = sum(w.numel() * w.element_size() for m in (student, teacher) for w in m.parameters())
-    before, start = _status("VmRSS"), time.perf_counter()
+    before, start = memory_of("VmRSS"), time.perf_counter()
     loss = learner.step(signals)["loss/student"]
     # Not ru_maxrss: a process inherits that from the one that started it.
-    above = _status("VmHWM") - before
+    above = memory_of("VmHWM") - before
     return Peak(way, weights, above, loss, time.perf_counter() - start)
 
 
-def _status(field: str) -> int:
+def memory_of(field: str) -> int:
     """Bytes, of a field of this process's ``/proc`` status that is told in KiB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(row for row in lines if row.startswith(field + ":")).split()[1]) * 1024

@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Final
 
 import torch
@@ -24,6 +23,7 @@ from pedrl_env.registry import make_suite
 from pedrl_env.rollout import rollout
 from pedrl_env.verifier import Verifier
 from pedrl_experiments.bases import base_path
+from pedrl_experiments.bench.memory import memory_of
 from pedrl_experiments.config import CompareConfig
 from pedrl_experiments.sets import Value
 from pedrl_sandbox.errors import PedrlError
@@ -154,7 +154,7 @@ def measure(endurance: Endurance, progress: Progress) -> Report:
     with Verifier("zygote", workers=2) as verifier, progress:
         bar = progress.add_task("rollouts", total=endurance.total)
         batch(verifier, 0)
-        before, number = resident(), 0
+        before, number = memory_of("VmRSS"), 0
         for part in range(1, PARTS + 1):
             first, start, cpu = done, time.perf_counter(), time.process_time()
             while done < endurance.total * part // PARTS:
@@ -163,7 +163,7 @@ def measure(endurance: Endurance, progress: Progress) -> Report:
                 done += size
                 progress.update(bar, completed=min(done, endurance.total))
             wall, cpu = time.perf_counter() - start, time.process_time() - cpu
-            parts.append(Part(done - first, wall, cpu, resident()))
+            parts.append(Part(done - first, wall, cpu, memory_of("VmRSS")))
     rate = passed / judged if judged else None
     return judge(endurance, before, parts, tokens=tokens, pass_rate=rate)
 
@@ -187,12 +187,6 @@ def judge(
         tokens,
         pass_rate,
     )
-
-
-def resident() -> int:
-    """Bytes of this process in memory."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("VmRSS:")).split()[1]) * 1024
 
 
 def _slowing(costs: Sequence[float]) -> float:
