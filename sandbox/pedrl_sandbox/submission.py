@@ -144,6 +144,10 @@ def answer(body: bytes) -> None:
 
         serve_objects(files)
         return
+    if mode == "check":
+        import random
+
+        random.seed(0)  # as the recorder does: a check that draws its inputs draws the same ones
     try:
         exec(compile(program, "<solution>", "exec", dont_inherit=True), space)
         entry = space[entry_name]

@@ -21,7 +21,7 @@ COMPARED = {
     "by name": ("assert candidate(x=2) == 4", 1, 1),
     "a loop": ("for x in range(5):\n        assert candidate(x) == x * x", 5, 5),
     "chance": (
-        "import random\n    for _ in range(3):\n        x = random.randint(0, 99)\n"
+        "import random\n    for _ in range(3):\n        x = random.randint(0, 3)\n"
         "        assert candidate(x) == x ** 2",
         3,
         3,
@@ -122,3 +122,11 @@ def test_a_recording_and_the_program_agree_on_every_answer(name: str, grader: Gr
     for answer, program, (verdict, _) in zip(ANSWERS, programs, graded, strict=True):
         asked, _ = grader._lanes[0]._judge(prepared, program)
         assert (answer, verdict.status) == (answer, asked.status)
+
+
+def test_a_check_that_draws_its_inputs_draws_the_same_each_time(grader: Grader) -> None:
+    body = "import random\n    assert candidate(random.randrange(10**9)) % 2 == 0"
+    assert record(f"def check(candidate):\n    {body}\n", "square") is None
+    prepared = prepare(task_of(body))
+    graded = [grader._lanes[0]._judge(prepared, "def square(x): return x")[0] for _ in range(9)]
+    assert len({verdict.status for verdict in graded}) == 1
