@@ -95,7 +95,8 @@ class Verifier:
         self._grader = Grader(sandbox, workers)
         self._owner = Owner()
         self._caching = cache
-        self._cache: dict[str, Verdict] = {}
+        self._cache: dict[bytes, Verdict] = {}
+        self._same: dict[Verdict, Verdict] = {}  # equal verdicts are kept once, however many
         self._known: dict[str, Prepared] = {}
         self._executions = self._cache_hits = self._infra_errors = 0
         self._waited_s = self._cpu_s = 0.0
@@ -130,10 +131,13 @@ class Verifier:
         """Judge submissions while the caller does something else."""
         return Stream(self)
 
-    def _grade(self, asked: Sequence["_Asked"]) -> tuple[dict[str, Verdict], float]:
+    def _grade(self, asked: Sequence["_Asked"]) -> tuple[dict[bytes, Verdict], float]:
         """Run submissions to their verdicts, in the thread that owns the sandboxes."""
         graded = self._grader.grade([(item.prepared, item.program) for item in asked])
-        verdicts = {item.key: verdict for item, (verdict, _) in zip(asked, graded, strict=True)}
+        verdicts = {
+            item.key: self._same.setdefault(verdict, verdict)
+            for item, (verdict, _) in zip(asked, graded, strict=True)
+        }
         had = {key: verdict for key, verdict in verdicts.items() if verdict.judged}
         cpu_s = sum(used for _, used in graded)
         self._cpu_s += cpu_s
@@ -149,15 +153,20 @@ class Verifier:
             known = self._known[task.id] = prepare(task)
         return known
 
-    def cache_state(self) -> dict[str, dict[str, Any]]:
-        """The cache as JSON-able data, for a run that is resumed."""
-        return {key: asdict(verdict) for key, verdict in self._cache.items()}
+    def cache_state(self) -> list[tuple[dict[str, Any], list[str]]]:
+        """The cache as JSON-able data, for a run that is resumed: verdicts and whose they are."""
+        whose: dict[int, list[str]] = {id(verdict): [] for verdict in self._same}
+        for key, verdict in self._cache.items():
+            whose[id(verdict)].append(key.hex())
+        return [(asdict(v), whose[id(v)]) for v in self._same if whose[id(v)]]
 
-    def load_cache_state(self, state: dict[str, dict[str, Any]]) -> None:
+    def load_cache_state(self, state: Sequence[tuple[dict[str, Any], list[str]]]) -> None:
         """Take over what ``cache_state`` returned."""
-        for key, fields in state.items():
+        for fields, keys in state:
             lists = {name: tuple(fields[name]) for name in ("results", "names")}
-            self._cache[key] = Verdict(**{**fields, **lists})
+            verdict = Verdict(**{**fields, **lists})
+            verdict = self._same.setdefault(verdict, verdict)
+            self._cache |= dict.fromkeys(map(bytes.fromhex, keys), verdict)
 
     def close(self) -> None:
         """End the thread and the sandboxes."""
@@ -189,9 +198,9 @@ class Stream:
 
     def __init__(self, verifier: Verifier) -> None:
         self._verifier = verifier
-        self._keys: list[str] = []
-        self._verdicts: dict[str, Verdict] = {}
-        self._asked: set[str] = set()
+        self._keys: list[bytes] = []
+        self._verdicts: dict[bytes, Verdict] = {}
+        self._asked: set[bytes] = set()
         self._waiting: deque[_Asked] = deque()
         self._runs: list[Future[None]] = []
         self._broken = False
@@ -209,7 +218,7 @@ class Stream:
             self._wait()
         verifier = self._verifier
         program, prepared = assemble(task, action), verifier._know(task)
-        key = _key(prepared, program) if verifier._caching else f"{len(self._keys)}"
+        key = _key(prepared, program) if verifier._caching else b"%d" % len(self._keys)
         if key not in self._asked and key in verifier._cache:
             self._verdicts[key] = verifier._cache[key]
         if key in self._asked or key in self._verdicts:
@@ -272,11 +281,11 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    key: str
+    key: bytes
     program: str
     prepared: Prepared
 
 
-def _key(prepared: Prepared, program: str) -> str:
+def _key(prepared: Prepared, program: str) -> bytes:
     text = program.encode("utf-8", "surrogatepass")
-    return hashlib.sha256(prepared.fingerprint + text).hexdigest()
+    return hashlib.blake2b(prepared.fingerprint + text, digest_size=16).digest()

@@ -131,7 +131,7 @@ def test_without_a_cache_everything_is_run(task: Task) -> None:
     with Verifier(workers=1, cache=False) as verifier:
         verifier.verify_batch([(task, RIGHT)] * 3)
         assert (verifier.stats.executions, verifier.stats.cache_hits) == (3, 0)
-        assert verifier.cache_state() == {}
+        assert verifier.cache_state() == []
 
 
 def test_the_cache_survives_a_resume(verifier: Verifier, task: Task) -> None:
@@ -153,7 +153,7 @@ def test_an_infrastructure_error_is_neither_cached_nor_a_failure(
             lost = verifier.verify(task, slow)
         assert lost.status == "infra_error"
         assert verifier.stats.infra_errors == 1
-        assert verifier.cache_state() == {}
+        assert verifier.cache_state() == []
         assert verifier.verify(task, slow) == Verdict("passed", 1.0, 3, 3, "", ("passed",) * 3)
         assert (verifier.stats.executions, verifier.stats.infra_errors) == (2, 1)
 
