@@ -53,7 +53,10 @@ def add_adapter(model: PreTrainedModel, role: Role, lora: Lora) -> PreTrainedMod
     Raises:
         PedrlError: if the model has no layer of the names in ``lora.targets``.
     """
-    from peft import LoraConfig, inject_adapter_in_model  # slow to import, and few runs need it
+    # Slow to import, and few runs need it.
+    from peft import LoraConfig, inject_adapter_in_model
+
+    from pedrl_agents.lora_linear import LoraLinear
 
     names = [name.strip() for name in lora.targets.split(",")]
     config = LoraConfig(
@@ -61,6 +64,7 @@ def add_adapter(model: PreTrainedModel, role: Role, lora: Lora) -> PreTrainedMod
         lora_alpha=lora.alpha,  # type: ignore[arg-type]  # a float is as good
         target_modules=names if names != ["all-linear"] else "all-linear",
     )
+    config._register_custom_module({torch.nn.Linear: LoraLinear})
     tree = view(model)
     with torch.random.fork_rng():
         torch.manual_seed(0)

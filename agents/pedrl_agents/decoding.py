@@ -1,4 +1,12 @@
-"""What each new token of a batch costs beside the model: room for its keys, a mask, a draw."""
+"""What each new token of a batch costs beside the model: room for its keys, a mask, a draw.
+
+Samples of a prompt that are the same so far have the same keys, values and next distribution. They
+are one *state*, computed once; it branches where their draws differ.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -8,107 +16,250 @@ from transformers.cache_utils import DynamicLayer
 
 from pedrl_agents.attention import GROUPED
 
-PER_BLOCK = 256
+PER_BLOCK = 512
 """Vocabulary entries that are summed before one of them is looked for."""
 
 
+class Decoder(Protocol):
+    """A model that goes on with prompts, a token of every state at a time."""
+
+    def start(
+        self, ids: Int[Tensor, "P T"], mask: Int[Tensor, "P T"], states: int, spare: int
+    ) -> Float[Tensor, "P V"]:
+        """Run prompts, each a state; return the logits after them.
+
+        Args:
+            ids: prompts, padded on the left.
+            mask: 1 on what is no padding.
+            states: that there will be at most.
+            spare: tokens to come.
+        """
+        ...
+
+    def step(self, tokens: Int[Tensor, " S"]) -> Float[Tensor, "S V"]:
+        """Append a token to every state; return the logits after it."""
+        ...
+
+    def branch(self, sources: Int[Tensor, " N"]) -> None:
+        """Append copies of these states."""
+        ...
+
+    def keep(self, states: Int[Tensor, " S"]) -> None:
+        """Drop all states but these."""
+        ...
+
+
 class Room(DynamicLayer):
-    """Keys and values of a layer, with room for those of tokens that are still to come.
+    """Keys and values of a layer, with room for more states and for tokens to come.
 
     Args:
         layer: what to begin with.
-        owner: (B,) the row of `layer` that each row continues.
+        states: that there will be at most.
         spare: tokens to come.
     """
 
-    def __init__(self, layer: DynamicLayer, owner: Tensor, spare: int) -> None:
+    def __init__(self, layer: DynamicLayer, states: int, spare: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         assert layer.keys is not None
         assert layer.values is not None
         self.dtype, self.device = layer.dtype, layer.device
         self.is_initialized = True
-        self._stores = [_roomy(t, owner, spare) for t in (layer.keys, layer.values)]
-        self._show(layer.keys.shape[-2])
+        self._stores = [_roomy(t, states, spare) for t in (layer.keys, layer.values)]
+        self._show(*layer.keys.shape[::2])
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
-        """Append in place; return all keys and values so far."""
-        start = self.get_seq_length()
+        """Append tokens in place; return all keys and values so far."""
+        states, start = len(key_states), self.get_seq_length()
         length = start + key_states.shape[-2]
-        for store, states in zip(self._stores, (key_states, value_states), strict=True):
-            store[:, :, start:length] = states
-        return self._show(length)
+        for store, new in zip(self._stores, (key_states, value_states), strict=True):
+            store[:states, :, start:length] = new
+        return self._show(states, length)
+
+    def branch(self, sources: Tensor) -> None:
+        """Append copies of these states in place."""
+        states, length = len(self.keys), self.get_seq_length()
+        for store in self._stores:
+            store[states : states + len(sources), :, :length] = store[sources, :, :length]
+        self._show(states + len(sources), length)
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        """Keep these rows."""
-        self._stores = [store[indices] for store in self._stores]
-        self._show(self.get_seq_length())
+        """Keep these states."""
+        length = self.get_seq_length()
+        for store in self._stores:
+            store[: len(indices), :, :length] = store[indices, :, :length]
+        self._show(len(indices), length)
 
-    def _show(self, length: int) -> tuple[Tensor, Tensor]:
-        self.keys, self.values = (store[:, :, :length] for store in self._stores)
+    def _show(self, states: int, length: int) -> tuple[Tensor, Tensor]:
+        self.keys, self.values = (store[:states, :, :length] for store in self._stores)
         return self.keys, self.values
 
 
-def _roomy(states: Tensor, owner: Tensor, spare: int) -> Tensor:
-    _, heads, length, size = states.shape
-    store = states.new_empty(len(owner), heads, length + spare, size)
-    store[:, :, :length] = states[owner]
+def _roomy(tensor: Tensor, states: int, spare: int) -> Tensor:
+    prompts, heads, length, size = tensor.shape
+    store = tensor.new_empty(states, heads, length + spare, size)
+    store[:prompts, :, :length] = tensor
     return store
 
 
-def make_room(cache: DynamicCache, owner: Tensor, spare: int) -> None:
-    """Repeat each prompt's keys and values for the rows that continue it, with room for `spare`.
+class Plain:
+    """A `Decoder` of any model, through transformers.
 
     Layers of other kinds than plain attention grow as transformers lets them.
     """
-    for i, layer in enumerate(cache.layers):
-        if type(layer) is DynamicLayer:
-            cache.layers[i] = Room(layer, owner, spare)
-        else:
-            layer.batch_select_indices(owner)  # type: ignore[union-attr]
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._model = model
+
+    def start(self, ids: Tensor, mask: Tensor, states: int, spare: int) -> Tensor:
+        """Run prompts; see `Decoder`."""
+        self._cache = DynamicCache(config=self._model.config)
+        position = (mask.cumsum(-1) - 1).clamp(min=0)
+        logits = self._run(ids, mask, position)
+        for i, layer in enumerate(self._cache.layers):
+            if type(layer) is DynamicLayer:
+                self._cache.layers[i] = Room(layer, states, spare)
+        self._position = position[:, -1]
+        self._length = ids.shape[1]
+        whole = torch.cat([mask, mask.new_ones(len(mask), spare)], dim=-1)
+        self._mask = self._added(whole) if self._is_added() else whole
+        return logits
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Append tokens; see `Decoder`."""
+        self._position, self._length = self._position + 1, self._length + 1
+        mask = self._mask[..., : self._length]
+        return self._run(tokens[:, None], mask, self._position[:, None])
+
+    def branch(self, sources: Tensor) -> None:
+        """Append copies; see `Decoder`."""
+        every = torch.arange(len(self._position), device=sources.device)
+        both = torch.cat([every, sources])
+        for layer in self._cache.layers:
+            if isinstance(layer, Room):
+                layer.branch(sources)
+            else:
+                layer.batch_select_indices(both)  # type: ignore[union-attr]
+        self._mask, self._position = self._mask[both], self._position[both]
+
+    def keep(self, states: Tensor) -> None:
+        """Drop the others; see `Decoder`."""
+        self._cache.batch_select_indices(states)
+        self._mask, self._position = self._mask[states], self._position[states]
+
+    def _run(self, ids: Tensor, mask: Tensor, position: Tensor) -> Tensor:
+        hidden = self._model.base_model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=position,
+            past_key_values=self._cache,
+            use_cache=True,
+        ).last_hidden_state[:, -1]
+        logits: Tensor = self._model.get_output_embeddings()(hidden).float()
+        return logits
+
+    def _is_added(self) -> bool:
+        """Whether a mask can be what is added to scores: all layers attend plainly.
+
+        Then nothing is built from it at each step.
+        """
+        plain = all(isinstance(layer, Room) for layer in self._cache.layers)
+        return plain and self._model.config._attn_implementation in (GROUPED, "eager")
+
+    def _added(self, mask: Tensor) -> Tensor:
+        return ((1 - mask.float()) * torch.finfo(torch.float32).min)[:, None, None]
 
 
-def decoding_mask(model: PreTrainedModel, cache: DynamicCache, mask: Int[Tensor, "B L"]) -> Tensor:
-    """Return a mask whose first n entries in the last dimension are those of a step over n tokens.
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Where rows go with the tokens that they drew.
 
-    Where all layers attend plainly, it is what is added to scores, so that nothing is built from it
-    at each step.
+    Attributes:
+        state: of each row, from now on.
+        sources: the states that new ones begin as copies of; they come after those there are.
+        tokens: that each state goes on with.
     """
-    plain = all(isinstance(layer, Room) for layer in cache.layers)
-    if not plain or model.config._attn_implementation not in (GROUPED, "eager"):
-        return mask
-    return ((1 - mask.float()) * torch.finfo(torch.float32).min)[:, None, None]
+
+    state: list[int]
+    sources: list[int]
+    tokens: list[int]
 
 
+def split(state: Sequence[int], tokens: Sequence[int], over: Sequence[bool], states: int) -> Split:
+    """Give rows a state in common where they were in one and drew the same token.
+
+    Of the rows that leave a state for several others, those of the first take its place.
+
+    Args:
+        state: of each row.
+        tokens: that each drew.
+        over: rows that have ended: where they go does not matter.
+        states: how many there are.
+    """
+    fed = [0] * states  # where no row goes on, any token will do
+    after: dict[tuple[int, int], int] = {}
+    left: set[int] = set()
+    sources: list[int] = []
+    found: list[int] = []
+    for pair, ended in zip(zip(state, tokens, strict=True), over, strict=True):
+        if ended:
+            found.append(0)
+            continue
+        if pair not in after:
+            parent, token = pair
+            if parent in left:
+                after[pair] = states + len(sources)
+                sources.append(parent)
+                fed.append(token)
+            else:
+                left.add(parent)
+                after[pair] = parent
+                fed[parent] = token
+        found.append(after[pair])
+    return Split(found, sources, fed)
+
+
+@torch.inference_mode()
 def draw(
-    logits: Float[Tensor, "B V"], temperature: float, generator: torch.Generator
+    logits: Float[Tensor, "S V"],
+    state: Int[Tensor, " B"],
+    temperature: float,
+    generator: torch.Generator,
 ) -> tuple[Int[Tensor, " B"], Float[Tensor, " B"]]:
     """Draw a token of each row by inverse CDF; return them and their log-probabilities.
 
     Those are at temperature 1, whatever was sampled at. At temperature 0 the likeliest is taken.
-    First a block of the vocabulary is drawn, then an entry of it: sums of few numbers are exact
-    enough in single precision, and sums of sums are made in double.
+    In a large vocabulary first a block of it is drawn, then an entry of that: sums of few numbers
+    are exact enough in single precision, and sums of sums are made in double.
+
+    Args:
+        logits: of the next token, by state.
+        state: of each row.
+        temperature: of the draws.
+        generator: of one number for each row.
     """
     if temperature == 0:
-        tokens = logits.argmax(-1)
+        tokens = logits.argmax(-1)[state]
+        return tokens, torch.log_softmax(logits, dim=-1)[state, tokens]
+    weights = torch.softmax(logits if temperature == 1 else logits / temperature, dim=-1)
+    u = torch.rand(len(state), 1, generator=generator, device=state.device, dtype=torch.double)
+    u = u.clamp_(min=2**-53)  # what has weight 0 is never drawn
+    if weights.shape[-1] <= PER_BLOCK:
+        cdf = weights.cumsum(-1, dtype=torch.double)[state]
+        tokens = torch.searchsorted(cdf, u * cdf[:, -1:]).squeeze(-1)
     else:
-        weights = torch.softmax(logits if temperature == 1 else logits / temperature, dim=-1)
         spare = -weights.shape[-1] % PER_BLOCK
         padded = torch.nn.functional.pad(weights, (0, spare)) if spare else weights
         blocks = padded.view(len(weights), -1, PER_BLOCK)
-        cdf = blocks.sum(-1).double().cumsum(-1)
-        u = torch.rand(len(cdf), 1, generator=generator, device=cdf.device, dtype=cdf.dtype)
+        cdf = blocks.sum(-1).cumsum(-1, dtype=torch.double)[state]
         u = u * cdf[:, -1:]
-        block = torch.searchsorted(cdf, u, right=True).clamp(max=cdf.shape[-1] - 1)
-        rows = torch.arange(len(cdf), device=cdf.device)
-        within = blocks[rows, block.squeeze(-1)].double().cumsum(-1)
-        before = torch.where(block > 0, cdf.gather(-1, (block - 1).clamp(min=0)), 0.0)
-        # Rounding may put u at or past the block's end: its last entry that can be drawn is meant.
-        last = torch.searchsorted(within, within[:, -1:].contiguous())
-        entry = torch.minimum(torch.searchsorted(within, u - before, right=True), last)
+        block = torch.searchsorted(cdf, u)
+        before = torch.nn.functional.pad(cdf, (1, 0)).gather(-1, block)
+        within = blocks[state, block.squeeze(-1)].cumsum(-1, dtype=torch.double)
+        # Rounding may put u past the block's end: its last entry that can be drawn is meant.
+        entry = torch.searchsorted(within, torch.minimum(u - before, within[:, -1:]))
         tokens = (block * PER_BLOCK + entry).squeeze(-1)
-        if temperature == 1:
-            return tokens, weights.gather(-1, tokens[:, None]).squeeze(-1).log()
-    chosen = logits.gather(-1, tokens[:, None]).squeeze(-1)
-    return tokens, chosen - torch.logsumexp(logits, dim=-1)
+    if temperature == 1:
+        return tokens, weights[state, tokens].log()
+    return tokens, logits[state, tokens] - torch.logsumexp(logits, dim=-1)[state]

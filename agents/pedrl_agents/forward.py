@@ -1,18 +1,22 @@
-"""One forward pass over action tokens, with each distinct prompt computed once.
+"""One forward pass over action tokens, with what sequences begin with alike computed once.
 
 Rollouts of a group share their prompt, and a teacher's prompt is often longer than the answer:
-its keys and values are computed once per prompt and repeated, with gradients, for every sequence.
-Logits are made for action tokens only.
+its keys and values are computed once per prompt, and gradients of all its sequences meet in them.
+Answers of a group often begin alike, too. Where a model attends plainly, they become one tree per
+prompt, in which a token sees its ancestors alone. Logits are made for action tokens only.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from transformers import DynamicCache, PreTrainedModel
+
+from pedrl_agents.attention import GROUPED, PLAIN
 
 Pair = tuple[tuple[int, ...], tuple[int, ...]]
 LOGITS_PER_CHUNK = 2**24
@@ -21,19 +25,31 @@ LOGITS_PER_CHUNK = 2**24
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """Sequences over P distinct prompts, ready for `action_logits`.
+    """Sequences over P distinct prompts, ready for `action_hidden`.
 
     Attributes:
         context: (P, Tp) prompts without their last token, left-padded; `context_mask` alike.
-        owner: (B,) the prompt of each sequence.
-        inputs: (B, T) the last prompt token, then the actions but the last; right-padded.
+        owner: (R,) the prompt of each row of `inputs`: a sequence, or the tree of a prompt.
+        inputs: (R, L) the last prompt token, then what follows it but for last actions;
+            right-padded.
+        depth: (R, L) how many tokens after the last prompt token each input stands.
+        seen: (R, L, L) of a tree, which inputs each one attends to; None where each attends to all
+            that are left of it.
+        node: (E,) of the distinct predictions, the index of the input in ``inputs.flatten()``.
+        tokens: (E,) what is predicted there.
+        edge: (N,) the prediction that each action token is, in the order of ``mask.nonzero()``.
         actions: (B, T) right-padded; `mask` is true on real action tokens.
     """
 
     context: Int[Tensor, "P Tp"]
     context_mask: Int[Tensor, "P Tp"]
-    owner: Int[Tensor, " B"]
-    inputs: Int[Tensor, "B T"]
+    owner: Int[Tensor, " R"]
+    inputs: Int[Tensor, "R L"]
+    depth: Int[Tensor, "R L"]
+    seen: Bool[Tensor, "R L L"] | None
+    node: Int[Tensor, " E"]
+    tokens: Int[Tensor, " E"]
+    edge: Int[Tensor, " N"]
     actions: Int[Tensor, "B T"]
     mask: Bool[Tensor, "B T"]
 
@@ -41,6 +57,40 @@ class Packed:
     def processed_tokens(self) -> int:
         """Tokens that a forward pass computes, padding included."""
         return self.context.numel() + self.inputs.numel()
+
+
+@dataclass(slots=True)
+class _Tree:
+    """The actions of one prompt; input 0 is the prompt's last token.
+
+    Attributes:
+        inputs, parents, depths: of each input.
+        edges: (input, next token) -> number of the prediction.
+        children: of each prediction, the input that its token is, or -1.
+    """
+
+    inputs: list[int]
+    parents: list[int]
+    depths: list[int]
+    edges: dict[tuple[int, int], int]
+    children: list[int]
+
+    def add(self, action: Sequence[int]) -> list[int]:
+        """Return the predictions that an action is made of."""
+        node, path = 0, []
+        for t, token in enumerate(action):
+            edge = self.edges.setdefault((node, token), len(self.children))
+            if edge == len(self.children):
+                self.children.append(-1)
+            path.append(edge)
+            if t + 1 < len(action):
+                if self.children[edge] < 0:
+                    self.children[edge] = len(self.inputs)
+                    self.inputs.append(token)
+                    self.parents.append(node)
+                    self.depths.append(t + 1)
+                node = self.children[edge]
+        return path
 
 
 def pad_left(
@@ -53,23 +103,87 @@ def pad_left(
     return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
 
 
-def pack(pairs: Sequence[Pair], pad: int, device: torch.device) -> Packed:
-    """Pack (prompt_ids, action_ids) pairs; prompts have >= 2 tokens, actions >= 1."""
+def pack(pairs: Sequence[Pair], pad: int, device: torch.device, branching: int = 0) -> Packed:
+    """Pack (prompt_ids, action_ids) pairs; prompts have >= 2 tokens, actions >= 1.
+
+    Args:
+        pairs: B of them.
+        pad: token id of padding.
+        device: of the tensors.
+        branching: so many scores of attention cost as much as computing an input; trees are made
+            where they cost less than rows. 0 makes none: see `branching`.
+    """
     index: dict[tuple[int, ...], int] = {}
     owner = [index.setdefault(prompt, len(index)) for prompt, _ in pairs]
-    context, context_mask = pad_left([p[:-1] for p in index], pad, device)
     width = max(len(a) for _, a in pairs)
-    actions = [list(a) + [pad] * (width - len(a)) for _, a in pairs]
-    inputs = [[p[-1], *row[:-1]] for (p, _), row in zip(pairs, actions, strict=True)]
     lengths = torch.tensor([len(a) for _, a in pairs], device=device)
+    actions = torch.tensor([list(a) + [pad] * (width - len(a)) for _, a in pairs], device=device)
+    mask = torch.arange(width, device=device) < lengths[:, None]
+    context, context_mask = pad_left([p[:-1] for p in index], pad, device)
+    if branching:
+        trees = [_Tree([prompt[-1]], [-1], [0], {}, []) for prompt in index]
+        paths = [trees[i].add(action) for i, (_, action) in zip(owner, pairs, strict=True)]
+        longest = max(len(t.inputs) for t in trees)
+        before = context.shape[1]
+        tree_cost = len(trees) * longest * (branching + before + longest)
+        if tree_cost < len(pairs) * width * (branching + before + width):
+            return Packed(
+                context, context_mask, *_planted(trees, paths, owner, pad, device), actions, mask
+            )
+    last = torch.tensor([p[-1] for p, _ in pairs], device=device)
     return Packed(
         context,
         context_mask,
-        torch.tensor(owner, device=device),
-        torch.tensor(inputs, device=device),
-        torch.tensor(actions, device=device),
-        torch.arange(width, device=device) < lengths[:, None],
+        owner=torch.tensor(owner, device=device),
+        inputs=torch.cat([last[:, None], actions[:, :-1]], dim=1),
+        depth=torch.arange(width, device=device).expand(len(pairs), -1),
+        seen=None,
+        node=mask.flatten().nonzero()[:, 0],
+        tokens=actions[mask],
+        edge=torch.arange(int(mask.sum()), device=device),
+        actions=actions,
+        mask=mask,
     )
+
+
+def _planted(
+    trees: list[_Tree], paths: list[list[int]], owner: list[int], pad: int, device: torch.device
+) -> tuple[Tensor, ...]:
+    """Return the fields from `owner` to `edge` for a tree per prompt."""
+    longest = max(len(t.inputs) for t in trees)
+    inputs = np.full((len(trees), longest), pad)
+    depth = np.zeros((len(trees), longest), np.int64)
+    seen = np.zeros((len(trees), longest, longest), np.bool_)
+    seen[:, np.arange(longest), np.arange(longest)] = True  # padding sees itself: no empty softmax
+    node, tokens, first = [], [], []
+    for i, tree in enumerate(trees):
+        inputs[i, : len(tree.inputs)] = tree.inputs
+        depth[i, : len(tree.inputs)] = tree.depths
+        for child, parent in enumerate(tree.parents[1:], start=1):  # parents come first
+            seen[i, child] |= seen[i, parent]
+        first.append(len(node))
+        node += [i * longest + parent for parent, _ in tree.edges]
+        tokens += [token for _, token in tree.edges]
+    edge = [first[i] + e for i, path in zip(owner, paths, strict=True) for e in path]
+    arrays = (np.arange(len(trees)), inputs, depth, seen, node, tokens, edge)
+    return tuple(torch.as_tensor(array, device=device) for array in arrays)
+
+
+def branching(model: PreTrainedModel) -> int:
+    """Return how many scores of attention cost as much as an input; 0 where no tree can be made.
+
+    A tree needs a mask of its own, which layers with windows, states or biases do not take.
+    """
+    config = model.config
+    kinds = getattr(config, "layer_types", None) or ()
+    plain = (
+        config.model_type in PLAIN
+        and getattr(config, "sliding_window", None) is None
+        and all(kind == "full_attention" for kind in kinds)
+        and config._attn_implementation in (GROUPED, "eager", "sdpa")
+    )
+    # A layer has some 12 H^2 weights, and 2 H products for a score, which are thrice as slow.
+    return 2 * int(config.hidden_size) if plain else 0
 
 
 def prefill(model: PreTrainedModel, ids: Tensor, mask: Tensor) -> DynamicCache:
@@ -86,8 +200,8 @@ def prefill(model: PreTrainedModel, ids: Tensor, mask: Tensor) -> DynamicCache:
     return cache
 
 
-def action_hidden(model: PreTrainedModel, packed: Packed) -> Float[Tensor, "N H"]:
-    """Return what the head turns into each action token's logits, ordered as ``mask.nonzero()``."""
+def action_hidden(model: PreTrainedModel, packed: Packed) -> Float[Tensor, "E H"]:
+    """Return what the head turns into the logits of each distinct prediction."""
     cache = prefill(model, packed.context, packed.context_mask)
     if len(packed.owner) != len(packed.context) or not torch.equal(
         packed.owner, torch.arange(len(packed.owner), device=packed.owner.device)
@@ -95,21 +209,34 @@ def action_hidden(model: PreTrainedModel, packed: Packed) -> Float[Tensor, "N H"
         cache.batch_select_indices(packed.owner)
     context_mask = packed.context_mask[packed.owner]
     length = context_mask.sum(-1, keepdim=True)
+    if packed.seen is None:
+        mask = torch.cat([context_mask, torch.ones_like(packed.inputs)], dim=-1)
+    else:
+        mask = _tree_mask(model, context_mask, packed.seen)
     hidden = model.base_model(
         input_ids=packed.inputs,
-        attention_mask=torch.cat([context_mask, packed.mask.long()], dim=-1),
-        position_ids=length + torch.arange(packed.inputs.shape[1], device=length.device),
+        attention_mask=mask,
+        position_ids=length + packed.depth,
         past_key_values=cache,
         use_cache=True,
     ).last_hidden_state
-    rows: Tensor = hidden[packed.mask]
+    rows: Tensor = hidden.flatten(0, 1)[packed.node]
     return rows
+
+
+def _tree_mask(model: PreTrainedModel, context_mask: Tensor, seen: Tensor) -> Tensor:
+    """Return the mask (R, 1, L, Tp + L) in the form that the model's attention takes."""
+    prompt = context_mask.bool()[:, None].expand(-1, seen.shape[1], -1)
+    allowed = torch.cat([prompt, seen], dim=-1)[:, None]
+    if model.config._attn_implementation == "sdpa":
+        return allowed
+    return (~allowed).float() * torch.finfo(torch.float32).min
 
 
 def action_logits(model: PreTrainedModel, packed: Packed) -> Float[Tensor, "N V"]:
     """Return the logits that predict each action token, in the order of ``mask.nonzero()``."""
     logits: Tensor = model.get_output_embeddings()(action_hidden(model, packed))
-    return logits
+    return logits[packed.edge]
 
 
 def in_chunks(function: Callable[..., Tensor], rows: int, *tensors: Tensor) -> Tensor:
@@ -136,12 +263,25 @@ def _again(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
     return result
 
 
-def micro_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Split indices into batches of at most `budget` padded tokens, sorted so as to waste few."""
+def micro_batches(pairs: Sequence[Pair], budget: int) -> list[list[int]]:
+    """Split indices into batches of at most `budget` padded tokens, sorted so as to waste few.
+
+    Sequences of a prompt stay together, as far as the budget allows: it is counted once.
+    """
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for i in sorted(range(len(pairs)), key=lambda i: -len(pairs[i][1])):
+        groups.setdefault(pairs[i][0], []).append(i)
     batches: list[list[int]] = []
-    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if batches and lengths[batches[-1][0]] * (len(batches[-1]) + 1) <= budget:
+    prompts = context = width = 0
+    for prompt in sorted(groups, key=lambda p: -len(p)):
+        new = True
+        for i in groups[prompt]:
+            wider = max(width, len(pairs[i][1]))
+            cost = (prompts + new) * context + (len(batches[-1]) + 1 if batches else 1) * wider
+            if not batches or cost > budget:
+                batches.append([])
+                prompts, context, width, new = 0, len(prompt) - 1, 0, True
             batches[-1].append(i)
-        else:
-            batches.append([i])
+            width = max(width, len(pairs[i][1]))
+            prompts, new = prompts + new, False
     return batches

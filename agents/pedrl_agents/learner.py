@@ -23,6 +23,7 @@ from pedrl_agents.forward import (
     LOGITS_PER_CHUNK,
     Packed,
     action_hidden,
+    branching,
     in_chunks,
     micro_batches,
     pack,
@@ -136,8 +137,8 @@ class Learner:
         optimizer.zero_grad(set_to_none=True)
         self._apart.clear()
         total = 0.0
-        lengths = [len(s.prompt_ids) + len(s.action_ids) for s in signals]
-        for batch in micro_batches(lengths, self.config.tokens_per_batch):
+        pairs = [(s.prompt_ids, s.action_ids) for s in signals]
+        for batch in micro_batches(pairs, self.config.tokens_per_batch):
             loss = self._loss(role, [signals[i] for i in batch], norms)
             loss.backward()
             total += loss.item()
@@ -158,7 +159,8 @@ class Learner:
 
     def _loss(self, role: Role, signals: list[Signal], norms: Normalisers) -> Tensor:
         policy, model = self.policy, self.policy.models[role]
-        packed = pack([(s.prompt_ids, s.action_ids) for s in signals], policy.pad, policy.device)
+        pairs = [(s.prompt_ids, s.action_ids) for s in signals]
+        packed = pack(pairs, policy.pad, policy.device, branching(model))
         with self._autocast():
             hidden = action_hidden(model, packed)
             policy.processed_tokens += packed.processed_tokens
@@ -213,8 +215,8 @@ class Learner:
         rows = [i for i, s in enumerate(signals) if s.teacher_prompt_ids is not None]
         pairs = [(s.teacher_prompt_ids or (), s.action_ids) for s in (signals[i] for i in rows)]
         with torch.no_grad():
-            target = pack(pairs, policy.pad, policy.device)
-            teacher_hidden = action_hidden(teacher, target)
+            target = pack(pairs, policy.pad, policy.device, branching(teacher))
+            teacher_hidden = action_hidden(teacher, target)[target.edge]
             policy.processed_tokens += target.processed_tokens
         owner = packed.mask.nonzero()[:, 0]
         distilled = torch.isin(owner, torch.tensor(rows, device=owner.device))
@@ -225,17 +227,18 @@ class Learner:
                 target_logits = teacher_head(theirs)
             return divergence(head(mine), target_logits, self.divergence)
 
-        return in_chunks(terms, self._rows_at_once(model), hidden[distilled], teacher_hidden).sum()
+        return in_chunks(terms, self._rows_at_once(model), hidden[packed.edge[distilled]], teacher_hidden).sum()
 
     def _chosen(self, model: PreTrainedModel, packed: Packed, hidden: Tensor) -> Tensor:
         """Return log pi of the actions, (N,)."""
         head = model.get_output_embeddings()
-        return in_chunks(
+        chosen = in_chunks(
             lambda rows, actions: chosen_logprobs(head(rows), actions),
             self._rows_at_once(model),
             hidden,
-            packed.actions[packed.mask],
+            packed.tokens,
         )
+        return chosen[packed.edge]
 
     def _rows_at_once(self, model: PreTrainedModel) -> int:
         vocabulary: int = model.get_output_embeddings().weight.shape[0]

@@ -19,18 +19,18 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from pedrl_agents.adapters import Lora, adapter_state, add_adapter, merged
 from pedrl_agents.attention import implementation
-from pedrl_agents.decoding import decoding_mask, draw, make_room
+from pedrl_agents.decoding import Decoder, draw, split
 from pedrl_agents.forward import (
     LOGITS_PER_CHUNK,
     Pair,
     action_hidden,
+    branching,
     in_chunks,
     micro_batches,
     pack,
     pad_left,
-    prefill,
 )
-from pedrl_agents.llama import stepper
+from pedrl_agents.llama import decoder
 from pedrl_agents.losses import token_statistics
 from pedrl_agents.views import DEFAULT_CONTEXT, FORMAT_KEY, Context, PromptFormat, View
 from pedrl_env.policy import Ended
@@ -181,47 +181,43 @@ class TorchPolicy:
         generator: torch.Generator,
     ) -> Iterator[tuple[int, Turn]]:
         first = 0
+        model = decoder(self.models[role])
         for batch in _sample_batches([len(p) for p in prompts], samples, self):
             mine = [samples[j] for j in batch]
             asked = [prompts[j] for j in batch]
-            for row, turn in self._sample(self.models[role], asked, mine, generator):
+            for row, turn in self._sample(model, asked, mine, generator):
                 yield first + row, turn
             first += sum(mine)
 
     def _sample(
         self,
-        model: PreTrainedModel,
+        model: Decoder,
         prompts: list[tuple[int, ...]],
         samples: list[int],
         generator: torch.Generator,
     ) -> Iterator[tuple[int, Turn]]:
         """Yield rows of the batch with their turns, in the order in which they end."""
         device, sampling = self.device, self.sampling
-        ids, mask = pad_left([p[:-1] for p in prompts], self.pad, device)
-        cache = prefill(model, ids, mask)
-        self.processed_tokens += ids.numel()
         owners = [i for i, n in enumerate(samples) for _ in range(n)]
-        owner = torch.tensor(owners, device=device)
-        make_room(cache, owner, sampling.max_new_tokens)
-        current = torch.tensor([p[-1] for p in prompts], device=device)[owner]
-        position = mask.sum(-1)[owner]
-        to_come = mask.new_ones(len(owner), sampling.max_new_tokens)
-        mask = decoding_mask(model, cache, torch.cat([mask[owner], to_come], dim=-1))
-        step = stepper(model, cache, ids.shape[1] + 1 + sampling.max_new_tokens)
         actions: list[list[int]] = [[] for _ in owners]
         logprobs: list[list[float]] = [[] for _ in owners]
-        batch = list(range(len(owners)))  # the rows that are computed
+        batch = list(range(len(owners)))  # the rows that draw
         over = [False] * len(batch)  # of those
+        state, states = owners, len(prompts)  # of those, and how many there are
 
         def turn(row: int, stop: Literal["eos", "stop", "length"]) -> Turn:
             return Turn(prompts[owners[row]], tuple(actions[row]), tuple(logprobs[row]), stop)
 
-        for length in range(ids.shape[1] + 1, ids.shape[1] + 1 + sampling.max_new_tokens):
-            logits = step(current, position, mask[..., :length], cache)
-            self.processed_tokens += len(batch)
-            current, chosen = draw(logits, sampling.temperature, generator)
-            drawn = zip(batch, current.tolist(), chosen.tolist(), strict=True)
-            for i, (row, token, logprob) in enumerate(drawn):
+        ids, mask = pad_left(prompts, self.pad, device)
+        logits = model.start(ids, mask, len(owners), sampling.max_new_tokens)
+        self.processed_tokens += ids.numel()
+        for left in reversed(range(sampling.max_new_tokens)):
+            of = torch.tensor(state, device=device)
+            tokens, chosen = draw(logits, of, sampling.temperature, generator)
+            drawn = tokens.tolist()
+            for i, (row, token, logprob) in enumerate(
+                zip(batch, drawn, chosen.tolist(), strict=True)
+            ):
                 if over[i]:
                     continue
                 actions[row].append(token)
@@ -229,15 +225,25 @@ class TorchPolicy:
                 over[i] = token == self.eos or self.view.over(actions[row])
                 if over[i]:
                     yield row, turn(row, "eos" if token == self.eos else "stop")
-            if all(over):
-                return
-            position = position + 1
+            if all(over) or not left:
+                break
             if over.count(False) < COMPACT_BELOW * len(batch):
                 kept = [i for i, ended in enumerate(over) if not ended]
-                keep = torch.tensor(kept, device=device)
-                cache.batch_select_indices(keep)
-                mask, current, position = mask[keep], current[keep], position[keep]
                 batch, over = [batch[i] for i in kept], [False] * len(kept)
+                state, drawn = [state[i] for i in kept], [drawn[i] for i in kept]
+            parted = split(state, drawn, over, states)
+            state, fed = parted.state, torch.tensor(parted.tokens, device=device)
+            if parted.sources:
+                model.branch(torch.tensor(parted.sources, device=device))
+            states = len(fed)
+            live = sorted({s for s, ended in zip(state, over, strict=True) if not ended})
+            if len(live) < COMPACT_BELOW * states:
+                keep = torch.tensor(live, device=device)
+                model.keep(keep)
+                places = {s: i for i, s in enumerate(live)}
+                state, fed, states = [places.get(s, 0) for s in state], fed[keep], len(live)
+            logits = model.step(fed)
+            self.processed_tokens += states
         for row, ended in zip(batch, over, strict=True):
             if not ended:
                 yield row, turn(row, "length")
@@ -249,20 +255,22 @@ class TorchPolicy:
         One forward pass per micro-batch; prompts that repeat are computed once.
         """
         scores: list[TokenScores | None] = [None] * len(pairs)
-        for batch in micro_batches([len(p) + len(a) for p, a in pairs], self.tokens_per_batch):
-            packed = pack([pairs[i] for i in batch], self.pad, self.device)
-            head = self.models[role].get_output_embeddings()
-            hidden = action_hidden(self.models[role], packed)
+        model = self.models[role]
+        head = model.get_output_embeddings()
+        for batch in micro_batches(pairs, self.tokens_per_batch):
+            chosen = [pairs[i] for i in batch]
+            packed = pack(chosen, self.pad, self.device, branching(model))
+            hidden = action_hidden(model, packed)
             self.processed_tokens += packed.processed_tokens
             values = in_chunks(
-                lambda rows, actions, head=head: token_statistics(head(rows), actions),
+                lambda rows, actions: token_statistics(head(rows), actions),
                 LOGITS_PER_CHUNK // head.weight.shape[0],
                 hidden,
-                packed.actions[packed.mask],
+                packed.tokens,
             )
-            lengths = [len(pairs[i][1]) for i in batch]
-            for i, rows in zip(batch, values.double().cpu().split(lengths), strict=True):
-                scores[i] = TokenScores(*np.ascontiguousarray(rows.numpy().T))
+            rows = values.double()[packed.edge].cpu().split([len(a) for _, a in chosen])
+            for i, mine in zip(batch, rows, strict=True):
+                scores[i] = TokenScores(*np.ascontiguousarray(mine.numpy().T))
         return [s for s in scores if s is not None]
 
     def state(self) -> dict[str, dict[str, Tensor]]:

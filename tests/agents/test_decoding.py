@@ -1,5 +1,6 @@
 """Draws of large vocabularies, and our own decoding beside that of transformers."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from pedrl_agents.adapters import Lora
 from pedrl_agents.attention import implementation
-from pedrl_agents.decoding import Room, decoding_mask, draw, make_room
-from pedrl_agents.forward import pad_left, prefill
-from pedrl_agents.llama import Llama, stepper
+from pedrl_agents.decoding import Plain, Room, draw, split
+from pedrl_agents.forward import pad_left
+from pedrl_agents.llama import Llama, decoder
 from pedrl_agents.torch_policy import Sampling, load_policy
 
 CPU = torch.device("cpu")
@@ -37,27 +38,31 @@ def grouped_llama(kind: str, attention_bias: bool = False) -> PreTrainedModel:
 
 
 @torch.no_grad()
-def decoded(model: PreTrainedModel) -> tuple[torch.Tensor, type]:
-    """Logits of five given tokens a row, with a row dropped on the way, and who computed them."""
-    ids, mask = pad_left([p[:-1] for p in PROMPTS], 0, CPU)
-    cache = prefill(model, ids, mask)
-    owner = torch.tensor([0, 0, 1, 2, 2])
-    make_room(cache, owner, 5)
-    step = stepper(model, cache, 20)
-    current = torch.tensor([p[-1] for p in PROMPTS])[owner]
-    position = mask.sum(-1)[owner]
-    mask = decoding_mask(model, cache, torch.cat([mask[owner], mask.new_ones(5, 5)], -1))
-    found = []
+def decoded(
+    model: PreTrainedModel, prompts: Sequence[tuple[int, ...]] = PROMPTS
+) -> tuple[torch.Tensor, type]:
+    """Logits of five given tokens a state, and who computed them; states come and go on the way."""
+    ours = decoder(model)
+    ids, mask = pad_left(prompts, 0, CPU)
+    found = [ours.start(ids, mask, 5, 5)]
+    texts = list(map(list, prompts))
     for n in range(5):
-        logits = step(current, position, mask[..., : ids.shape[1] + 1 + n], cache)
-        found.append(logits[-3:])
-        current, position = (current * 7 + 3 + torch.arange(len(current))) % 400, position + 1
-        if n == 2:
-            keep = torch.tensor([0, 2, 3, 4])
-            cache.batch_select_indices(keep)
-            mask, current, position = mask[keep], current[keep], position[keep]
-    assert all(isinstance(layer, Room) for layer in cache.layers)
-    return torch.stack(found), type(getattr(step, "__self__", None))
+        if n == 1:
+            ours.branch(torch.tensor([0, 2]))
+            texts += [list(texts[0]), list(texts[2])]
+        if n == 3:
+            ours.keep(torch.tensor([0, 2, 4]))
+            texts = [texts[i] for i in (0, 2, 4)]
+        tokens = torch.arange(len(texts)) * 7 + 3 + n
+        for text, token in zip(texts, tokens.tolist(), strict=True):
+            text.append(token)
+        logits = ours.step(tokens)
+        found.append(logits)
+        whole = [model(input_ids=torch.tensor([text])).logits[0, -1] for text in texts]
+        assert torch.allclose(logits, torch.stack(whole), atol=1e-5)
+    if isinstance(ours, Plain):
+        assert all(isinstance(layer, Room) for layer in ours._cache.layers)
+    return torch.cat(found), type(ours)
 
 
 @pytest.mark.parametrize("kind", ["eager", "grouped"])
@@ -81,8 +86,10 @@ def test_heads_that_share_keys_attend_as_in_transformers(kind: str) -> None:
     assert all(torch.allclose(a, b, atol=1e-4) for a, b in pairs)
 
 
-def test_our_decoding_equals_that_of_transformers() -> None:
-    ours, by_us = decoded(grouped_llama("eager"))
+@pytest.mark.parametrize("prompts", [PROMPTS, [p[:2] for p in PROMPTS]])
+def test_our_decoding_equals_that_of_transformers(prompts: list[tuple[int, ...]]) -> None:
+    """With padding and without, and as what transformers computes of whole sequences."""
+    ours, by_us = decoded(grouped_llama("eager"), prompts)
     # A bias makes it a model of which only transformers knows.
     other = grouped_llama("eager", attention_bias=True)
     weights = grouped_llama("eager").state_dict()
@@ -91,8 +98,8 @@ def test_our_decoding_equals_that_of_transformers() -> None:
     for name, weight in other.named_parameters():
         if name.endswith("bias"):
             weight.data.zero_()
-    theirs, by_them = decoded(other)
-    assert (by_us, by_them) == (Llama, type(None))
+    theirs, by_them = decoded(other, prompts)
+    assert (by_us, by_them) == (Llama, Plain)
     assert torch.allclose(ours, theirs, atol=1e-5)
     assert theirs.std() > 0.01
 
@@ -119,7 +126,10 @@ def test_draws_of_large_vocabularies_follow_the_softmax(size: int, temperature: 
     row[300:310] = -torch.inf  # can never be drawn
     counts = np.zeros(size)
     for _ in range(20):
-        tokens, logprobs = draw(row.expand(500, -1), temperature, generator)
+        # One state, in which all rows are, and others with another distribution.
+        state = torch.tensor([1, 3]).repeat(250)
+        logits = torch.stack([-row.nan_to_num(neginf=0.0), row, torch.zeros(size), row])
+        tokens, logprobs = draw(logits, state, temperature, generator)
         counts += np.bincount(tokens, minlength=size)
         assert torch.allclose(logprobs, row.log_softmax(-1)[tokens], atol=1e-5)
     wanted = torch.softmax(row.double() / temperature, -1).numpy() * counts.sum()
@@ -130,3 +140,21 @@ def test_draws_of_large_vocabularies_follow_the_softmax(size: int, temperature: 
     enough = expected > 5
     both = [[*x[enough], x[~enough].sum() + 1e-9] for x in (observed, expected)]
     assert chisquare(both[0], np.array(both[1]) * sum(both[0]) / sum(both[1])).pvalue > 1e-3
+
+
+def test_rows_share_a_state_until_their_tokens_differ() -> None:
+    state, over = [0, 0, 0, 1, 1, 1], [False] * 6
+    same = split(state, [7, 7, 7, 9, 9, 9], over, 2)
+    assert (same.state, same.sources, same.tokens) == (state, [], [7, 9])
+    apart = split(state, [7, 8, 7, 9, 6, 5], over, 2)
+    assert apart.state == [0, 2, 0, 1, 3, 4]
+    assert apart.sources == [0, 1, 1]
+    assert apart.tokens == [7, 9, 8, 6, 5]
+
+
+def test_rows_that_ended_take_no_state() -> None:
+    over = [True, False, True, False]
+    found = split([0, 0, 1, 2], [4, 5, 6, 7], over, 3)
+    assert found.sources == []
+    assert (found.tokens[0], found.tokens[2]) == (5, 7)
+    assert [s for s, ended in zip(found.state, over, strict=True) if not ended] == [0, 2]
