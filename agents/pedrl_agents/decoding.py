@@ -79,6 +79,7 @@ class Room(DynamicLayer):
 
     def branch(self, sources: Tensor) -> None:
         """Append copies of these states in place."""
+        assert self.keys is not None
         states, length = len(self.keys), self.get_seq_length()
         for store in self._stores:
             store[states : states + len(sources), :, :length] = store[sources, :, :length]

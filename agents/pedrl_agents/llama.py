@@ -60,7 +60,7 @@ class Llama:
 
     def start(self, ids: Tensor, mask: Tensor, states: int, spare: int) -> Tensor:
         """Run prompts; see `Decoder`."""
-        rows, width = ids.shape
+        width = ids.shape[1]
         room = width + spare
         self._stores = self._embedding.new_empty(
             len(self._layers), 2, states, self._own, room, self._size
@@ -137,7 +137,8 @@ class Llama:
 
     def _norm(self, x: Tensor) -> Tensor:
         """RMSNorm, but for what is in the matrices: with the root of x's size, hence of eps too."""
-        return x / torch.linalg.vector_norm(x, dim=-1, keepdim=True).hypot(self._least)
+        sizes: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        return x / sizes.hypot_(self._least)
 
 
 def _joined(layer: Any, root: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
