@@ -64,7 +64,12 @@ def all_tasks(suite: Suite, split: Split | Literal[""] = "", limit: int = 0) -> 
         suite: whose.
         split: only this one; every split when empty.
         limit: only the first tasks of each split; all of them when 0.
+
+    Raises:
+        PedrlError: the limit is negative.
     """
+    if limit < 0:
+        raise PedrlError(f"limit must be at least 0, not {limit}")
     parts = [part for part in get_args(Split) if split in ("", part)]
     return [task for part in parts for task in suite.tasks(part)[: limit or None]]
 

@@ -6,6 +6,7 @@ Heavy imports happen inside commands, as in `cli`.
 import json as jsonlib
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.resources import files
@@ -125,8 +126,6 @@ def validate(
 
     settings = Settings(repeats, mutants, score, sandbox, seed)
     made = make_suite(suite, dials(sets))
-    if limit < 0:
-        raise PedrlError(f"limit must be at least 0, not {limit}")
     found = all_tasks(made, split, limit)
     with _bars() as advance:
         result = run(made, found, settings, advance)
@@ -138,6 +137,38 @@ def validate(
     else:
         result.print(console)
     sys.exit(1 if result.problems else 0)
+
+
+@tasks.command
+def export(
+    suite: Positional[str],
+    folder: Positional[Path],
+    split: Part = "",
+    limit: int = 0,
+    sets: Sets = (),
+) -> None:
+    """Write a suite as Harbor task folders, references and hidden tests included.
+
+    Tasks that the format cannot hold are counted by reason. Ends with exit code 1 if none is left.
+
+    Args:
+        suite: by name, or a folder.
+        folder: to write to; made if it is not there.
+        split: only this one.
+        limit: only the first tasks of each split; 0 means all.
+        sets: dials of the suite.
+    """
+    from pedrl_env.registry import make_suite
+    from pedrl_env.suite import all_tasks
+    from pedrl_tasks.importers.harbor_export import export as write
+
+    found = all_tasks(make_suite(suite, dials(sets)), split, limit)
+    refused = write(found, folder)
+    written = len(found) - len(refused)
+    console.print(f"{folder}: {written} of {len(found)} tasks of {suite}")
+    for reason, count in Counter(task.reason for task in refused).most_common():
+        console.print(f"  left out, {count}: {reason}")
+    sys.exit(0 if written else 1)
 
 
 @contextmanager

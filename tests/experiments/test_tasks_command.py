@@ -37,6 +37,13 @@ solution = """
 tests = ["sign(-7) == -1", "sign(-1) == -1", "sign(0) == 0", "sign(1) == 1", "sign(9) == 1"]
 '''
 
+SCRIPTS = f"""{HEAD}[[task]]
+id = "echo"
+split = "test"
+prompt = "Print the input."
+solution = "print(input())"
+tests = [{{stdin = "ab", stdout = "ab"}}]"""
+
 
 @pytest.fixture
 def pedrl(
@@ -253,6 +260,18 @@ def test_tests_that_are_programs_are_told_and_tried(
     assert plain["cheats_passed"] > 13
     whats = [problem["what"] for problem in plain["problems"]]
     assert "the cheat 'always equal' passes: compare whole values" in whats
+
+
+def test_a_suite_goes_out_as_harbor_folders_and_comes_back(pedrl: Command, tmp_path: Path) -> None:
+    words = "tasks", "export", "starter", "out", "--split", "test", "--limit", "2"
+    assert pedrl(*words) == (0, "out: 2 of 2 tasks of starter\n", "")
+    code, out, err = pedrl("tasks", "validate", "harbor", "--set", "path=out", "--json")
+    assert (code, json.loads(out)["problems"]) == (0, []), err
+    assert "is there already; choose another folder" in pedrl(*words)[2]
+    (tmp_path / "mine.toml").write_text(SCRIPTS)
+    code, out, err = pedrl("tasks", "export", "mine.toml", "other")
+    assert (code, err) == (1, "")
+    assert out.startswith("other: 0 of 1 tasks of mine.toml\n  left out, 1: ")
 
 
 def test_errors_of_a_suite_end_in_one_sentence(pedrl: Command, tmp_path: Path) -> None:
