@@ -3,8 +3,9 @@
 At the sizes that CPUs train, a step of decoding is mostly the overhead of small operations. Here
 the matrices that read the same states are joined, and what scales their input (norms) or output
 (queries) is multiplied into them; queries and keys are turned as complex numbers, for which their
-halves are interleaved; and all keys and values are in one tensor. The matrices are copies, made
-anew whenever sampling begins: weights change at every update, and an adapter is merged on the way.
+halves are interleaved; all keys and values are in one tensor; and what all layers do in one shape
+is written to one place, so that its views are made once. The matrices are copies, made anew
+whenever sampling begins: weights change at every update, and an adapter is merged on the way.
 """
 
 from math import sqrt
@@ -12,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.linalg import vector_norm
 from torch.nn.functional import silu
 from transformers import LlamaForCausalLM, PreTrainedModel
 
@@ -57,6 +59,7 @@ class Llama:
         self._layers = [_joined(layer, root) for layer in base.layers]
         head = weight_of(model.get_output_embeddings())
         self._head = (head * (base.norm.weight * root)).T
+        self._last: Places | None = None
 
     def start(self, ids: Tensor, mask: Tensor, states: int, spare: int) -> Tensor:
         """Run prompts; see `Decoder`."""
@@ -105,40 +108,74 @@ class Llama:
 
         What is in the mask (S, T or 1, as many tokens as it is about) is added to scores.
         """
-        (states, new), size, own = ids.shape, self._size, self._own
-        shared, turned = self._heads // own, self._heads + own
+        states, new = ids.shape
+        place = self._places(states, new)
         first, self._length = self._length, self._length + new
         stores = self._stores[:, :, :states]
-        spaces = stores[..., first : self._length, :].unbind()
-        caches = stores.view(len(stores), 2, states * own, -1, size)[:, :, :, : self._length]
-        turns = self._turns[position.reshape(-1), None]
-        x = self._embedding[ids.reshape(-1)]
-        for space, cache, (qkv, out, gate_up, down) in zip(
-            spaces, caches.unbind(), self._layers, strict=True
+        spaces = stores[..., first : self._length, :]
+        seen = stores.flatten(2, 3)[:, :, :, : self._length]
+        turns = self._turns[position][:, :, None]
+        x = self._embedding[ids.flatten()]
+        for space, keys, values, (qkv, out, gate_up, down) in zip(
+            spaces.unbind(), seen[:, 0].mT.unbind(), seen[:, 1].unbind(), self._layers, strict=True
         ):
-            heads = torch.mm(self._norm(x), qkv).view(states * new, -1, size)
-            torch.view_as_complex(heads[:, :turned].unflatten(-1, (-1, 2))).mul_(turns)
-            kv = heads[:, self._heads :].view(states, new, 2, own, size)
-            space.copy_(kv.permute(2, 0, 3, 1, 4))
-            keys, values = cache.unbind()
-            q = heads[:, : self._heads].view(states, new, own, shared, size)
-            q = q.permute(0, 2, 3, 1, 4).reshape(states * own, shared * new, size)
-            scores = torch.bmm(q, keys.mT)
+            torch.mm(self._norm(x), qkv, out=place.heads)
+            place.turned.mul_(turns)
+            space.copy_(place.kv)
+            place.asked.copy_(place.q)
+            scores = torch.bmm(place.queries, keys)
             if mask is not None:
                 about = scores.view(states, -1, new, self._length)[..., : mask.shape[-1]]
                 about.add_(mask[:, None])
-            seen = torch.bmm(torch.softmax(scores, dim=-1), values)
-            seen = seen.view(states, -1, new, size).transpose(1, 2).reshape(states * new, -1)
-            x.addmm_(seen, out)
-            gate, up = torch.mm(self._norm(x), gate_up).chunk(2, dim=-1)
-            x.addmm_(silu(gate).mul_(up), down)
+            torch.bmm(torch.softmax(scores, dim=-1), values, out=place.answers)
+            if new > 1:
+                place.said.copy_(place.by_head)
+            x.addmm_(place.together, out)
+            torch.mm(self._norm(x), gate_up, out=place.wide)
+            x.addmm_(silu(place.gate, inplace=True).mul_(place.up), down)
         last = x if new == 1 else x.view(states, new, -1)[:, -1]
         return torch.mm(self._norm(last), self._head)
 
     def _norm(self, x: Tensor) -> Tensor:
         """RMSNorm, but for what is in the matrices: with the root of x's size, hence of eps too."""
-        sizes: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        sizes: Tensor = vector_norm(x, dim=-1, keepdim=True)
         return x / sizes.hypot_(self._least)
+
+    def _places(self, states: int, new: int) -> "Places":
+        """Where a pass writes: anew if its shape is not the last one's."""
+        shape = states, new, self._own, self._heads // self._own, self._size
+        if self._last is None or self._last.shape != shape:
+            wide = self._layers[0][2].shape[1]
+            self._last = Places(shape, wide)
+        return self._last
+
+
+class Places:
+    """Tensors that every layer writes anew, and views of them.
+
+    Args:
+        shape: states (S), tokens of each (T), heads that have their own keys (O), heads that share
+            one's (N), entries of a head (D).
+        wide: entries of gate and up.
+    """
+
+    def __init__(self, shape: tuple[int, int, int, int, int], wide: int) -> None:
+        states, new, own, shared, size = self.shape = shape
+        rows, heads = states * new, own * shared
+        self.heads = torch.empty(rows, (heads + 2 * own) * size)  # q, k and v
+        each = self.heads.view(states, new, -1, size)
+        turned = each[:, :, : heads + own].unflatten(-1, (-1, 2))
+        self.turned = torch.view_as_complex(turned)
+        self.q = each[:, :, :heads].unflatten(2, (own, shared)).permute(0, 2, 3, 1, 4)
+        self.kv = each[:, :, heads:].unflatten(2, (2, own)).permute(2, 0, 3, 1, 4)  # 2 S O T D
+        self.asked = torch.empty(states, own, shared, new, size)  # a copy of q
+        self.queries = self.asked.view(states * own, shared * new, size)
+        self.answers = torch.empty_like(self.queries)
+        self.by_head = self.answers.view(states, heads, new, size).transpose(1, 2)
+        self.together = self.by_head.reshape(rows, -1)  # for one token each, the same memory
+        self.said = self.together.view(states, new, heads, size)
+        self.wide = torch.empty(rows, wide)
+        self.gate, self.up = self.wide.chunk(2, dim=-1)
 
 
 def _joined(layer: Any, root: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
