@@ -230,9 +230,10 @@ def draw(
 ) -> tuple[Int[Tensor, " B"], Float[Tensor, " B"]]:
     """Draw a token of each row by inverse CDF; return them and their log-probabilities.
 
-    Those are at temperature 1, whatever was sampled at. At temperature 0 the likeliest is taken.
-    In a large vocabulary first a block of it is drawn, then an entry of that: sums of few numbers
-    are exact enough in single precision, and sums of sums are made in double.
+    Those are of what is drawn from, softmax(logits / temperature). At temperature 0 the likeliest
+    is taken, with its log-probability at 1. In a large vocabulary first a block of it is drawn,
+    then an entry of that: sums of few numbers are exact enough in single precision, and sums of
+    sums are made in double.
 
     Args:
         logits: of the next token, by state.
@@ -261,6 +262,4 @@ def draw(
         # Rounding may put u past the block's end: its last entry that can be drawn is meant.
         entry = torch.searchsorted(within, torch.minimum(u - before, within[:, -1:]))
         tokens = (block * PER_BLOCK + entry).squeeze(-1)
-    if temperature == 1:
-        return tokens, weights[state, tokens].log()
-    return tokens, logits[state, tokens] - torch.logsumexp(logits, dim=-1)[state]
+    return tokens, weights[state, tokens].log()

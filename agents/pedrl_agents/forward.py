@@ -127,8 +127,19 @@ def pack(pairs: Sequence[Pair], pad: int, device: torch.device, branching: int =
         before = context.shape[1]
         tree_cost = len(trees) * longest * (branching + before + longest)
         if tree_cost < len(pairs) * width * (branching + before + width):
+            rows, inputs, depth, seen, node, tokens, edge = _planted(trees, paths, owner, pad)
             return Packed(
-                context, context_mask, *_planted(trees, paths, owner, pad, device), actions, mask
+                context,
+                context_mask,
+                owner=torch.as_tensor(rows, device=device),
+                inputs=torch.as_tensor(inputs, device=device),
+                depth=torch.as_tensor(depth, device=device),
+                seen=torch.as_tensor(seen, device=device),
+                node=torch.as_tensor(node, device=device),
+                tokens=torch.as_tensor(tokens, device=device),
+                edge=torch.as_tensor(edge, device=device),
+                actions=actions,
+                mask=mask,
             )
     last = torch.tensor([p[-1] for p, _ in pairs], device=device)
     return Packed(
@@ -147,15 +158,17 @@ def pack(pairs: Sequence[Pair], pad: int, device: torch.device, branching: int =
 
 
 def _planted(
-    trees: list[_Tree], paths: list[list[int]], owner: list[int], pad: int, device: torch.device
-) -> tuple[Tensor, ...]:
+    trees: list[_Tree], paths: list[list[int]], owner: list[int], pad: int
+) -> tuple[np.ndarray, ...]:
     """Return the fields from `owner` to `edge` for a tree per prompt."""
     longest = max(len(t.inputs) for t in trees)
     inputs = np.full((len(trees), longest), pad)
     depth = np.zeros((len(trees), longest), np.int64)
     seen = np.zeros((len(trees), longest, longest), np.bool_)
     seen[:, np.arange(longest), np.arange(longest)] = True  # padding sees itself: no empty softmax
-    node, tokens, first = [], [], []
+    node: list[int] = []
+    tokens: list[int] = []
+    first: list[int] = []
     for i, tree in enumerate(trees):
         inputs[i, : len(tree.inputs)] = tree.inputs
         depth[i, : len(tree.inputs)] = tree.depths
@@ -166,7 +179,7 @@ def _planted(
         tokens += [token for _, token in tree.edges]
     edge = [first[i] + e for i, path in zip(owner, paths, strict=True) for e in path]
     arrays = (np.arange(len(trees)), inputs, depth, seen, node, tokens, edge)
-    return tuple(torch.as_tensor(array, device=device) for array in arrays)
+    return tuple(map(np.asarray, arrays))
 
 
 def branching(model: PreTrainedModel) -> int:

@@ -28,12 +28,12 @@ from pedrl_agents.forward import (
     micro_batches,
     pack,
 )
+from pedrl_agents.head import tempered, token_logprobs
 from pedrl_agents.knobs import Count, Positive, Share, Span, Weight
 from pedrl_agents.losses import (
     Divergence,
     PolicyLoss,
     aggregation_weights,
-    chosen_logprobs,
     divergence,
     k3,
     policy_loss,
@@ -212,37 +212,35 @@ class Learner:
     ) -> Tensor:
         """Return the summed divergence over tokens of the signals that name a teacher view."""
         policy, teacher = self.policy, self.policy.models["teacher"]
-        rows = [i for i, s in enumerate(signals) if s.teacher_prompt_ids is not None]
-        pairs = [(s.teacher_prompt_ids or (), s.action_ids) for s in (signals[i] for i in rows)]
+        told = [i for i, s in enumerate(signals) if s.teacher_prompt_ids is not None]
+        pairs = [(s.teacher_prompt_ids or (), s.action_ids) for s in (signals[i] for i in told)]
         with torch.no_grad():
             target = pack(pairs, policy.pad, policy.device, branching(teacher))
             teacher_hidden = action_hidden(teacher, target)[target.edge]
             policy.processed_tokens += target.processed_tokens
         owner = packed.mask.nonzero()[:, 0]
-        distilled = torch.isin(owner, torch.tensor(rows, device=owner.device))
+        distilled = torch.isin(owner, torch.tensor(told, device=owner.device))
         head, teacher_head = model.get_output_embeddings(), teacher.get_output_embeddings()
+        temperature = policy.sampling.scale
 
         def terms(mine: Tensor, theirs: Tensor) -> Tensor:
             with torch.no_grad():
-                target_logits = teacher_head(theirs)
-            return divergence(head(mine), target_logits, self.divergence)
+                target_logits = tempered(teacher_head, theirs, temperature)
+            return divergence(tempered(head, mine, temperature), target_logits, self.divergence)
 
-        return in_chunks(terms, self._rows_at_once(model), hidden[packed.edge[distilled]], teacher_hidden).sum()
+        rows = self.config.logits_per_chunk // head.weight.shape[0]
+        return in_chunks(terms, rows, hidden[packed.edge[distilled]], teacher_hidden).sum()
 
     def _chosen(self, model: PreTrainedModel, packed: Packed, hidden: Tensor) -> Tensor:
         """Return log pi of the actions, (N,)."""
-        head = model.get_output_embeddings()
-        chosen = in_chunks(
-            lambda rows, actions: chosen_logprobs(head(rows), actions),
-            self._rows_at_once(model),
+        chosen = token_logprobs(
+            model.get_output_embeddings(),
             hidden,
             packed.tokens,
+            self.policy.sampling.scale,
+            self.config.logits_per_chunk,
         )
         return chosen[packed.edge]
-
-    def _rows_at_once(self, model: PreTrainedModel) -> int:
-        vocabulary: int = model.get_output_embeddings().weight.shape[0]
-        return self.config.logits_per_chunk // vocabulary
 
     @torch.no_grad()
     def _reference(self, packed: Packed) -> Tensor | None:

@@ -17,7 +17,7 @@ class _Adapted(torch.autograd.Function):
     """x W' + b + s x A' B', with gradients of x, A and B."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float
     ) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
@@ -28,8 +28,8 @@ class _Adapted(torch.autograd.Function):
         return out.view(*x.shape[:-1], -1)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         rows, low, weight, a, b = ctx.saved_tensors
         grad = grad.reshape(-1, grad.shape[-1])
         back = (grad @ b).mul_(ctx.scale)
@@ -58,5 +58,6 @@ class LoraLinear(Linear):
             return result
         (name,) = names
         a, b = self.lora_A[name].weight, self.lora_B[name].weight
-        out: Tensor = _Adapted.apply(x, base.weight, base.bias, a, b, self.scaling[name])
+        scale = self.scaling[name]
+        out: Tensor = _Adapted.apply(x, base.weight, base.bias, a, b, scale)  # type: ignore[no-untyped-call]
         return out

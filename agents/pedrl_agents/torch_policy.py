@@ -30,6 +30,7 @@ from pedrl_agents.forward import (
     pack,
     pad_left,
 )
+from pedrl_agents.head import tempered
 from pedrl_agents.llama import decoder
 from pedrl_agents.losses import token_statistics
 from pedrl_agents.views import DEFAULT_CONTEXT, FORMAT_KEY, Context, PromptFormat, View
@@ -38,6 +39,7 @@ from pedrl_env.records import GenerationRequest, Privileged, Role, Task, TokenSc
 from pedrl_sandbox.errors import PedrlError
 
 Storage = Literal["separate", "shared", "ema", "lora"]
+TOKENS_SAMPLED = 65536  # side by side, prompts repeated
 COMPACT_BELOW = 0.75  # drop finished sequences from the batch once this share is still alive
 
 
@@ -47,7 +49,7 @@ class Sampling:
 
     Attributes:
         max_new_tokens: longest answer.
-        temperature: 0 takes the most likely token.
+        temperature: the policy is softmax(logits / temperature); 0 takes the most likely token.
         rows_per_batch: rollouts sampled side by side. Fewer make more batches: one's answers are
             verified while the next is sampled, but small batches cost more. Draws depend on it.
     """
@@ -55,6 +57,11 @@ class Sampling:
     max_new_tokens: int = 32
     temperature: float = 1.0
     rows_per_batch: int = 4096
+
+    @property
+    def scale(self) -> float:
+        """What logits are divided by; where the likeliest token is taken, they stay as they are."""
+        return self.temperature or 1.0
 
 
 class Engine(Protocol):
@@ -101,6 +108,7 @@ class TorchPolicy:
         storage: Storage = "separate",
         prompt_format: PromptFormat = "auto",
         engine: Engine | None = None,
+        logits_per_chunk: int = LOGITS_PER_CHUNK,
     ) -> None:
         self.models = models
         self.storage = storage
@@ -109,6 +117,7 @@ class TorchPolicy:
         self.engine = engine
         self.view = View(tokenizer, prompt_format, context)
         self.tokens_per_batch = tokens_per_batch
+        self.logits_per_chunk = logits_per_chunk
         self.processed_tokens = 0
         self.eos: int = tokenizer.eos_token_id
         self.pad: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.eos
@@ -252,19 +261,20 @@ class TorchPolicy:
     def score(self, role: Role, pairs: Sequence[Pair]) -> list[TokenScores]:
         """Score action tokens under the weights of `role`, given (prompt_ids, action_ids) pairs.
 
+        Probabilities are those of the policy that samples: at its temperature.
         One forward pass per micro-batch; prompts that repeat are computed once.
         """
         scores: list[TokenScores | None] = [None] * len(pairs)
         model = self.models[role]
-        head = model.get_output_embeddings()
+        head, scale = model.get_output_embeddings(), self.sampling.scale
         for batch in micro_batches(pairs, self.tokens_per_batch):
             chosen = [pairs[i] for i in batch]
             packed = pack(chosen, self.pad, self.device, branching(model))
             hidden = action_hidden(model, packed)
             self.processed_tokens += packed.processed_tokens
             values = in_chunks(
-                lambda rows, actions: token_statistics(head(rows), actions),
-                LOGITS_PER_CHUNK // head.weight.shape[0],
+                lambda rows, actions: token_statistics(tempered(head, rows, scale), actions),
+                self.logits_per_chunk // head.weight.shape[0],
                 hidden,
                 packed.tokens,
             )
@@ -302,7 +312,7 @@ def _sample_batches(lengths: list[int], samples: list[int], policy: TorchPolicy)
     for i, (length, n) in enumerate(zip(lengths, samples, strict=True)):
         used += n * (length + sampling.max_new_tokens)
         rows += n
-        if not batches or used > 4 * policy.tokens_per_batch or rows > sampling.rows_per_batch:
+        if not batches or used > TOKENS_SAMPLED or rows > sampling.rows_per_batch:
             batches.append([])
             used, rows = n * (length + sampling.max_new_tokens), n
         batches[-1].append(i)
@@ -317,6 +327,8 @@ def load_policy(
     lora: Lora = Lora(),
     prompt_format: PromptFormat = "auto",
     engine: Engine | None = None,
+    tokens_per_batch: int = 16384,
+    logits_per_chunk: int = LOGITS_PER_CHUNK,
 ) -> TorchPolicy:
     """Load a Hugging Face folder as student and teacher.
 
@@ -330,6 +342,8 @@ def load_policy(
         lora: those adapters' size and place.
         prompt_format: see `views.View`.
         engine: what samples, in place of transformers.
+        tokens_per_batch: padded tokens that are scored at once.
+        logits_per_chunk: logits over the vocabulary that are held at once.
 
     Raises:
         PedrlError: if the folder is missing or cannot be read as a checkpoint, has no layers that
@@ -360,9 +374,11 @@ def load_policy(
         tokenizer,
         sampling,
         context,
-        storage=storage,
-        prompt_format=prompt_format,
-        engine=engine,
+        tokens_per_batch,
+        storage,
+        prompt_format,
+        engine,
+        logits_per_chunk,
     )
 
 

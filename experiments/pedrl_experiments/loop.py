@@ -84,6 +84,8 @@ class Run:
             learner_config.lora,
             config.prompt_format,
             _engine(config),
+            learner_config.tokens_per_batch,
+            learner_config.logits_per_chunk,
         )
         self.learner = Learner(
             self.policy, learner_config, self.algorithm.policy_loss, self.algorithm.divergence

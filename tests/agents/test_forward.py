@@ -1,6 +1,8 @@
 """The packed forward pass against plain ones: shared prompts and padding must change nothing."""
 
+import copy
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from pedrl_agents.forward import Pair, action_logits, micro_batches, pack
+from pedrl_agents.forward import Pair, action_logits, branching, micro_batches, pack
 from tests.tiny import tiny_policy
 
 CPU = torch.device("cpu")
@@ -22,6 +24,14 @@ SHARED: list[Pair] = [
     ((5, 6, 7, 8, 9), (10, 11, 12)),
 ]
 DISTINCT: list[Pair] = [((5, 6, 7), (8, 9)), ((10, 11), (12, 13, 14))]
+BRANCHED: list[Pair] = [
+    ((5, 6, 7, 8, 9), (10, 11, 12, 13)),
+    ((5, 6, 7, 8, 9), (10, 11, 12, 14)),  # another last token
+    ((5, 6, 7, 8, 9), (10, 11)),  # ends where the others go on
+    ((20, 21), (22, 10, 11)),
+    ((5, 6, 7, 8, 9), (10, 15, 12, 13)),  # alike again after they parted
+    ((20, 21), (22, 10, 11)),  # the same once more
+]
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +46,13 @@ def plain_logits(model: PreTrainedModel, pair: Pair) -> Tensor:
     return logits[0, len(prompt) - 1 : -1]
 
 
-@pytest.mark.parametrize("pairs", [SHARED, DISTINCT, SHARED[:1]])
-def test_packed_logits_equal_plain_ones(model: PreTrainedModel, pairs: list[Pair]) -> None:
+@pytest.mark.parametrize("worth", [0, 10**6], ids=["rows", "trees"])
+@pytest.mark.parametrize("pairs", [SHARED, DISTINCT, BRANCHED, SHARED[:1]])
+def test_packed_logits_equal_plain_ones(
+    model: PreTrainedModel, pairs: list[Pair], worth: int
+) -> None:
     with torch.no_grad():
-        packed = pack(pairs, 0, CPU)
+        packed = pack(pairs, 0, CPU, worth)
         logits = action_logits(model, packed)
         expected = torch.cat([plain_logits(model, p) for p in pairs])
     assert packed.actions[packed.mask].tolist() == [a for _, action in pairs for a in action]
@@ -47,15 +60,18 @@ def test_packed_logits_equal_plain_ones(model: PreTrainedModel, pairs: list[Pair
     assert (logits - expected).abs().max().item() < 1e-4
 
 
-@pytest.mark.parametrize("pairs", [SHARED, DISTINCT])
-def test_packed_gradients_equal_plain_ones(model: PreTrainedModel, pairs: list[Pair]) -> None:
+@pytest.mark.parametrize("worth", [0, 10**6], ids=["rows", "trees"])
+@pytest.mark.parametrize("pairs", [SHARED, DISTINCT, BRANCHED])
+def test_packed_gradients_equal_plain_ones(
+    model: PreTrainedModel, pairs: list[Pair], worth: int
+) -> None:
     actions = torch.tensor([a for _, action in pairs for a in action])
 
     def gradients(logits: Tensor) -> list[Tensor]:
         total = logits.log_softmax(-1).gather(-1, actions[:, None]).sum()
         return list(torch.autograd.grad(total, list(model.parameters())))
 
-    ours = gradients(action_logits(model, pack(pairs, 0, CPU)))
+    ours = gradients(action_logits(model, pack(pairs, 0, CPU, worth)))
     plain = gradients(torch.cat([plain_logits(model, p) for p in pairs]))
     for mine, theirs in zip(ours, plain, strict=True):
         assert theirs.abs().max().item() > 0
@@ -70,12 +86,45 @@ def test_each_distinct_prompt_is_computed_once() -> None:
     assert packed.owner.tolist() == [0, 1, 0, 2, 1, 0]
 
 
-@given(st.lists(st.integers(1, 60), max_size=40), st.integers(1, 200))
-def test_micro_batches_hold_everything_once_and_within_the_budget(
-    lengths: list[int], budget: int
+def test_what_answers_begin_with_alike_is_computed_once() -> None:
+    packed = pack(BRANCHED, 0, CPU, 10**6)
+    assert packed.inputs[0].tolist() == [9, 10, 11, 12, 15, 12]
+    assert packed.inputs[1].tolist() == [21, 22, 10, 0, 0, 0]
+    assert packed.depth[0].tolist() == [0, 1, 2, 3, 2, 3]
+    assert packed.seen is not None
+    assert packed.seen[0, 5].nonzero()[:, 0].tolist() == [0, 1, 4, 5]
+    assert packed.tokens.tolist() == [10, 11, 12, 13, 14, 15, 12, 13, 22, 10, 11]
+    assert packed.tokens[packed.edge].tolist() == packed.actions[packed.mask].tolist()
+
+
+def test_a_tree_is_made_only_where_it_costs_less_and_attention_is_plain(
+    model: PreTrainedModel,
 ) -> None:
-    batches = micro_batches(lengths, budget)
-    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+    assert branching(model) == 2 * model.config.hidden_size
+    assert pack(BRANCHED, 0, CPU, branching(model)).seen is not None
+    apart = [((5, 6), tuple(range(10 * i, 10 * i + 9))) for i in range(1, 5)]
+    assert pack(apart, 0, CPU, 1).seen is None
+    windowed = copy.deepcopy(model.config)
+    windowed.sliding_window = 4
+    assert branching(SimpleNamespace(config=windowed)) == 0  # type: ignore[arg-type]
+
+
+ACTIONS = st.lists(st.integers(1, 9), min_size=1, max_size=12).map(tuple)
+PROMPTS = st.lists(st.integers(1, 2), min_size=2, max_size=6).map(tuple)
+
+
+@given(st.lists(st.tuples(PROMPTS, ACTIONS), max_size=40), st.integers(1, 60))
+def test_micro_batches_hold_everything_once_and_within_the_budget(
+    pairs: list[Pair], budget: int
+) -> None:
+    batches = micro_batches(pairs, budget)
+    assert sorted(i for batch in batches for i in batch) == list(range(len(pairs)))
     for batch in batches:
-        padded = max(lengths[i] for i in batch) * len(batch)
-        assert padded <= budget or len(batch) == 1
+        packed = pack([pairs[i] for i in batch], 0, CPU)
+        assert packed.processed_tokens <= budget or len(batch) == 1
+
+
+def test_samples_of_a_prompt_stay_together() -> None:
+    pairs: list[Pair] = [((i % 3, 5, 6, 7), (1,) * (1 + i)) for i in range(9)]
+    batches = micro_batches(pairs, 3 + 3 * 9)
+    assert sorted(sorted({pairs[i][0][0] for i in batch}) for batch in batches) == [[0], [1], [2]]

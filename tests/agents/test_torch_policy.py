@@ -155,10 +155,27 @@ def test_samples_follow_the_softmax(tiny_base: Path, temperature: float) -> None
     assert len(observed) > 5
     wanted = [*expected[common], expected[~common].sum()]
     assert chisquare(observed, wanted).pvalue > 1e-3
-    # Recorded log-probabilities are those at temperature 1, whatever it was sampled at.
-    logprobs = torch.log_softmax(logits, -1).numpy()
+    logprobs = torch.log_softmax(logits / temperature, -1).numpy()
     for turn in turns[:50]:
         assert turn.logprobs[0] == pytest.approx(logprobs[turn.action_ids[0]], abs=1e-4)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.7])
+def test_what_is_sampled_is_what_is_scored_at_any_temperature(
+    tiny_base: Path, temperature: float
+) -> None:
+    policy = tiny_policy(tiny_base, temperature=temperature)
+    turns = [t for group in policy.generate(requests("student", 4), seed=3) for t in group]
+    pairs = [(t.prompt_ids, t.action_ids) for t in turns]
+    scores = policy.score("student", pairs)
+    at_one = tiny_policy(tiny_base).score("student", pairs)
+    for turn, score in zip(turns, scores, strict=True):
+        assert score.logprobs == pytest.approx(np.array(turn.logprobs), abs=1e-4)
+    for score, plain in zip(scores, at_one, strict=True):
+        assert score.gaps == pytest.approx(plain.gaps / temperature, abs=1e-4)
+    assert (
+        max(abs(s.logprobs - p.logprobs).max() for s, p in zip(scores, at_one, strict=True)) > 0.1
+    )
 
 
 def test_temperature_zero_is_the_argmax(tiny_base: Path) -> None:
