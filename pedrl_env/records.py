@@ -206,7 +206,8 @@ class Turn:
     Attributes:
         prompt_ids: T_prompt token ids, unpadded.
         action_ids: T sampled token ids, the end-of-sequence token included when it was sampled.
-        logprobs: T natural-log probabilities at sampling time (temperature 1, full vocabulary).
+        logprobs: T natural-log probabilities at sampling time, at its temperature, over the full
+            vocabulary.
         stop: ``"eos"``, ``"stop"`` or ``"length"``.
     """
 
@@ -298,7 +299,7 @@ Submissions = Sequence[Submission]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenScores:
-    """One action sequence under one view: T values each, natural logs at temperature 1.
+    """One action sequence under one view: T values each, natural logs at the policy's temperature.
 
     Attributes:
         logprobs: log pi(action_t).

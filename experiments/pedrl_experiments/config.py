@@ -40,9 +40,8 @@ class CompareConfig:
         eval_tasks, eval_samples: size of those evaluations.
         final_tasks, final_samples: size of the final one; never charged to the budget.
         max_new_tokens: longest answer.
-        temperature: of all sampling. Losses and gaps are at temperature 1 whatever it is, so below
-            1 the policy gradient is that of a sharpened sampler: for models too small to write a
-            program at 1.
+        temperature: the policy is softmax(logits / temperature): sampling, gaps and losses alike.
+            Below 1 for models too small to write a program at 1.
         rows_per_batch: rollouts sampled side by side, while those before them are verified.
         backend: what samples: ``torch`` or ``vllm``, which `vllm` holds the settings of.
         context: privileged fields that a teacher sees.

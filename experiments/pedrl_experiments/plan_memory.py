@@ -22,7 +22,7 @@ from pedrl_sandbox.errors import PedrlError
 Phase = Literal["always", "sampling", "scoring", "learning", "stepping"]
 FP32: Final = 4
 LOGITS_COPIES: Final = 8  # divergences make the most of them
-SCORING_TOKENS: Final = 16384  # `TorchPolicy.tokens_per_batch`
+SAMPLED_TOKENS: Final = 65536  # `torch_policy.TOKENS_SAMPLED`
 VLLM_OWN: Final = 2 * GIB
 TRAINED_TEACHERS: Final = ("pedagogical", "teacher-rl", "jolt", "pi-distill")
 
@@ -200,7 +200,6 @@ def passing(
     rows = max(1, learner.tokens_per_batch // load.longest)
     tokens = rows * load.longest
     kv = 2 * FP32 * layer.layers * layer.kv_heads
-    scored = max(1, SCORING_TOKENS // load.longest) * load.longest
     chunk = min(learner.logits_per_chunk, rows * load.answer * layer.vocabulary)
     uses = [
         Use(
@@ -209,10 +208,10 @@ def passing(
             "learning",
         ),
         Use("a chunk of logits, with all made of it", LOGITS_COPIES * FP32 * chunk, "learning"),
-        Use("keys and values while scoring", kv * scored, "scoring"),
+        Use("keys and values while scoring", kv * tokens, "scoring"),
         Use(
             "one layer while scoring",
-            FP32 * scored * (3 * layer.maps * load.longest + 3 * layer.inner + 4 * layer.hidden),
+            FP32 * tokens * (3 * layer.maps * load.longest + 3 * layer.inner + 4 * layer.hidden),
             "scoring",
         ),
         Use("a chunk of logits while scoring", LOGITS_COPIES * FP32 * chunk, "scoring"),
@@ -234,7 +233,7 @@ def passing(
 
 def _sampling(layer: Layer, load: Load, kv: int) -> list[Use]:
     length = load.longest
-    side_by_side = min(load.tasks * load.group, load.rows_per_batch, 4 * SCORING_TOKENS // length)
+    side_by_side = min(load.tasks * load.group, load.rows_per_batch, SAMPLED_TOKENS // length)
     rows = max(load.group, side_by_side)
     return [
         Use(f"keys and values of {rows} answers, fp32", rows * length * kv, "sampling"),
