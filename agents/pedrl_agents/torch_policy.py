@@ -207,55 +207,52 @@ class TorchPolicy:
     ) -> Iterator[tuple[int, Turn]]:
         """Yield rows of the batch with their turns, in the order in which they end."""
         device, sampling = self.device, self.sampling
-        owners = [i for i, n in enumerate(samples) for _ in range(n)]
-        actions: list[list[int]] = [[] for _ in owners]
-        logprobs: list[list[float]] = [[] for _ in owners]
-        batch = list(range(len(owners)))  # the rows that draw
-        over = [False] * len(batch)  # of those
-        state, states = owners, len(prompts)  # of those, and how many there are
+        owners = np.repeat(np.arange(len(prompts)), samples)
+        actions = np.empty((len(owners), sampling.max_new_tokens), dtype=np.int64)
+        logprobs = np.empty(actions.shape)
+        batch = np.arange(len(owners))  # the rows that draw
+        alive = np.ones(len(batch), dtype=bool)  # of those, which have not ended
+        state, states = owners.copy(), len(prompts)  # of those, and how many there are
+        watched = self.view.format != "plain"  # answers end before their end of sequence, too
 
-        def turn(row: int, stop: Literal["eos", "stop", "length"]) -> Turn:
-            return Turn(prompts[owners[row]], tuple(actions[row]), tuple(logprobs[row]), stop)
+        def turn(row: int, length: int, stop: Literal["eos", "stop", "length"]) -> tuple[int, Turn]:
+            ids, chosen = actions[row, :length].tolist(), logprobs[row, :length].tolist()
+            return row, Turn(prompts[owners[row]], tuple(ids), tuple(chosen), stop)
 
         ids, mask = pad_left(prompts, self.pad, device)
         logits = model.start(ids, mask, len(owners), sampling.max_new_tokens)
         self.processed_tokens += ids.numel()
-        for left in reversed(range(sampling.max_new_tokens)):
-            of = torch.tensor(state, device=device)
-            tokens, chosen = draw(logits, of, sampling.temperature, generator)
-            drawn = tokens.tolist()
-            for i, (row, token, logprob) in enumerate(
-                zip(batch, drawn, chosen.tolist(), strict=True)
-            ):
-                if over[i]:
-                    continue
-                actions[row].append(token)
-                logprobs[row].append(logprob)
-                over[i] = token == self.eos or self.view.over(actions[row])
-                if over[i]:
-                    yield row, turn(row, "eos" if token == self.eos else "stop")
-            if all(over) or not left:
+        for length in range(1, sampling.max_new_tokens + 1):
+            of = torch.from_numpy(state).to(device)
+            drawn, chosen = draw(logits, of, sampling.temperature, generator)
+            tokens = drawn.numpy(force=True)
+            actions[batch, length - 1] = tokens
+            logprobs[batch, length - 1] = chosen.numpy(force=True)
+            over = tokens == self.eos
+            if watched:
+                for i in np.flatnonzero(alive & ~over):
+                    over[i] = self.view.over(actions[batch[i], :length].tolist())
+            for i in np.flatnonzero(alive & over):
+                yield turn(int(batch[i]), length, "eos" if tokens[i] == self.eos else "stop")
+            alive &= ~over
+            if not alive.any() or length == sampling.max_new_tokens:
                 break
-            if over.count(False) < COMPACT_BELOW * len(batch):
-                kept = [i for i, ended in enumerate(over) if not ended]
-                batch, over = [batch[i] for i in kept], [False] * len(kept)
-                state, drawn = [state[i] for i in kept], [drawn[i] for i in kept]
-            parted = split(state, drawn, over, states)
-            state, fed = parted.state, torch.tensor(parted.tokens, device=device)
-            if parted.sources:
-                model.branch(torch.tensor(parted.sources, device=device))
-            states = len(fed)
-            live = sorted({s for s, ended in zip(state, over, strict=True) if not ended})
+            if alive.sum() < COMPACT_BELOW * len(batch):
+                batch, state, tokens = batch[alive], state[alive], tokens[alive]
+                alive = np.ones(len(batch), dtype=bool)
+            parted = split(state[alive], tokens[alive], states)
+            state[alive], live = parted.state, parted.live
+            state[~alive] = live[0]  # any: what they draw is not looked at
+            fed, states = parted.tokens, len(parted.tokens)
+            if len(parted.sources):
+                model.branch(torch.from_numpy(parted.sources).to(device))
             if len(live) < COMPACT_BELOW * states:
-                keep = torch.tensor(live, device=device)
-                model.keep(keep)
-                places = {s: i for i, s in enumerate(live)}
-                state, fed, states = [places.get(s, 0) for s in state], fed[keep], len(live)
-            logits = model.step(fed)
+                model.keep(torch.from_numpy(live).to(device))
+                state, fed, states = np.searchsorted(live, state), fed[live], len(live)
+            logits = model.step(torch.from_numpy(fed).to(device))
             self.processed_tokens += states
-        for row, ended in zip(batch, over, strict=True):
-            if not ended:
-                yield row, turn(row, "length")
+        for i in np.flatnonzero(alive):
+            yield turn(int(batch[i]), length, "length")
 
     @torch.no_grad()
     def score(self, role: Role, pairs: Sequence[Pair]) -> list[TokenScores]:

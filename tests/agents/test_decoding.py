@@ -144,18 +144,23 @@ def test_draws_of_large_vocabularies_follow_the_softmax(size: int, temperature: 
 
 
 def test_rows_share_a_state_until_their_tokens_differ() -> None:
-    state, over = [0, 0, 0, 1, 1, 1], [False] * 6
-    same = split(state, [7, 7, 7, 9, 9, 9], over, 2)
-    assert (same.state, same.sources, same.tokens) == (state, [], [7, 9])
-    apart = split(state, [7, 8, 7, 9, 6, 5], over, 2)
-    assert apart.state == [0, 2, 0, 1, 3, 4]
-    assert apart.sources == [0, 1, 1]
-    assert apart.tokens == [7, 9, 8, 6, 5]
+    state = np.array([0, 0, 0, 1, 1, 1])
+    same = split(state, np.array([7, 7, 7, 9, 9, 9]), 2)
+    assert (same.state.tolist(), same.sources.tolist()) == (state.tolist(), [])
+    assert same.tokens.tolist() == [7, 9]
+    apart = split(state, np.array([7, 8, 7, 9, 6, 5]), 2)
+    assert apart.sources.tolist() == [0, 1, 1]
+    assert apart.live.tolist() == list(range(5))
+    assert apart.state[0] == apart.state[2]
+    assert len(set(apart.state.tolist())) == 5
+    # Each goes on with its own token, from where it was.
+    assert apart.tokens[apart.state].tolist() == [7, 8, 7, 9, 6, 5]
+    parents = np.array([0, 1, *apart.sources])
+    assert parents[apart.state].tolist() == state.tolist()
 
 
-def test_rows_that_ended_take_no_state() -> None:
-    over = [True, False, True, False]
-    found = split([0, 0, 1, 2], [4, 5, 6, 7], over, 3)
-    assert found.sources == []
-    assert (found.tokens[0], found.tokens[2]) == (5, 7)
-    assert [s for s, ended in zip(found.state, over, strict=True) if not ended] == [0, 2]
+def test_states_that_all_rows_left_are_not_live() -> None:
+    found = split(np.array([3, 1, 1]), np.array([4, 5, 5]), 4)
+    assert found.live.tolist() == [1, 3]
+    assert len(found.tokens) == 4
+    assert (found.state.tolist(), found.sources.tolist()) == ([3, 1, 1], [])
