@@ -92,7 +92,7 @@ class VllmEngine:
             block_size=settings.block_size,
             enforce_eager=settings.eager,
             enable_prefix_caching=True,
-            logprobs_mode="raw_logprobs",  # those of the model: what a forward pass gives
+            logprobs_mode="processed_logprobs",  # of what is drawn from: at its temperature
             hf_overrides=self._widening.overrides(config) if self._widening else None,
             disable_log_stats=True,
         )

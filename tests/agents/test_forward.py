@@ -9,9 +9,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
+from pedrl_agents.attention import GROUPED
 from pedrl_agents.forward import Pair, action_logits, branching, micro_batches, pack
+from tests.small_models import KINDS
 from tests.tiny import tiny_policy
 
 CPU = torch.device("cpu")
@@ -84,6 +86,21 @@ def test_each_distinct_prompt_is_computed_once() -> None:
     assert packed.inputs.shape == (6, 6)
     assert packed.processed_tokens == 3 * 4 + 6 * 6
     assert packed.owner.tolist() == [0, 1, 0, 2, 1, 0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("attention", [GROUPED, "eager", "sdpa"])
+def test_trees_of_every_architecture_and_attention(kind: str, attention: str) -> None:
+    sizes = dict.fromkeys(("hidden_size", "intermediate_size"), 48) | {"head_dim": 12}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 2}
+    config = AutoConfig.for_model(kind, vocab_size=60, **sizes, **heads)
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval()
+    packed = pack(BRANCHED, 0, CPU, branching(model))
+    assert packed.seen is not None
+    with torch.no_grad():
+        expected = torch.cat([plain_logits(model, p) for p in BRANCHED])
+        assert (action_logits(model, packed) - expected).abs().max().item() < 1e-5
 
 
 def test_what_answers_begin_with_alike_is_computed_once() -> None:

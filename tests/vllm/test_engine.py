@@ -95,6 +95,13 @@ def test_sampled_logprobs_equal_the_learners_after_a_sync_and_not_before(
     assert after < EXACT
 
 
+def test_sampled_logprobs_are_those_at_the_temperature(base: Path, engine: VllmEngine) -> None:
+    policy = make_policy(base, engine, temperature=0.5)
+    turns = sampled(policy, "student")
+    assert apart(policy, "student", turns) < EXACT
+    assert apart(make_policy(base, None), "student", turns) > MOVED
+
+
 def test_each_role_has_its_view_and_its_weights(base: Path, engine: VllmEngine) -> None:
     policy = make_policy(base, engine)
     nudge(policy, "teacher")
