@@ -4,6 +4,7 @@ import importlib.util
 import io
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,7 +13,7 @@ from rich.console import Console
 
 from pedrl_experiments import cli
 from pedrl_experiments.bench import train, train_sides
-from pedrl_experiments.bench.train_profile import Shares, covered
+from pedrl_experiments.bench.train_profile import Shares, Watch, covered
 from pedrl_experiments.bench.train_sides import Lap, Race, prompt
 from pedrl_experiments.config import CompareConfig
 from pedrl_sandbox.errors import PedrlError
@@ -48,6 +49,7 @@ def test_both_sides_train(tiny_base: Path, capsys: pytest.CaptureFixture[str]) -
     assert all(ours["shares"][part] > 0 for part in ("sampling", "learning"))
     assert all(theirs["shares"][part] > 0 for part in ("sampling", "verifying", "learning"))
     shares = report["overhead"]
+    assert shares.pop("alone") < 1
     assert sum(shares.values()) == pytest.approx(1)
     assert shares["operations"] > 0.05
     assert shares["between"] > 0
@@ -102,6 +104,17 @@ def test_the_profile_adds_up_overlapping_spans_once() -> None:
     assert covered([]) == 0
 
 
+def test_a_call_in_a_call_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter([0.0, 1.0, 3.0, 10.0, 15.0])
+    monkeypatch.setattr(time, "perf_counter", lambda: next(now))
+    watch = Watch()
+    inner = watch.around(lambda x: x + 1)
+    assert watch.around(lambda x: 2 * inner(x))(3) == 8  # from 0 to 3
+    with pytest.raises(ZeroDivisionError):
+        watch.around(lambda: 1 / 0)()  # from 10 to 15
+    assert watch.seconds == 3 + 5
+
+
 def test_the_page_says_what_is_not_held(tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lap = Lap(2.0, 1.5, dict.fromkeys(train_sides.PARTS, 0.4), 16, 4.0, 80, 1.0)
     slow = train.Report(
@@ -112,7 +125,7 @@ def test_the_page_says_what_is_not_held(tiny_base: Path, monkeypatch: pytest.Mon
         1.9,
         1.9,
         2.0,
-        Shares(0.5, 0.2, 0.1, 0.2),
+        Shares(0.5, 0.2, 0.1, 0.2, 0.3),
     )
     monkeypatch.setattr(train, "measure", lambda *_: slow)
     page = io.StringIO()

@@ -1,20 +1,29 @@
-"""What a training step is spent on besides model arithmetic and verification, by torch.profiler.
+"""What a training step is spent on besides model arithmetic and verification.
 
-A few steps of our side are run once more under the profiler, apart from the race, because it slows
-them down. On the thread that trains, three kinds of time are told apart:
+A few steps of our side are run three times more, from the same weights, apart from the race: the
+draws are the same each time, so the work is, too.
 
-- in a torch operation, of a forward pass, a backward pass, the optimizer or the drawing of tokens;
-- in a call of the model, the backward pass or the optimizer, between two such operations: Python;
-- waiting for verdicts.
+- As they are. From the second time on, their verdicts are known: no sandbox runs, and no thread of
+  the verifier contends for the interpreter.
+- By a stopwatch, which stands still outside of the calls of the model, the backward pass and the
+  optimizer.
+- By torch.profiler, which tells how much of those calls is torch operations, the rest being Python
+  between them, and what operations there are besides: draws, losses, padding. It is not asked how
+  long a step takes, because what it records of each operation takes time outside of that
+  operation: steps of small ones become half as long again.
 
-What is left is everything else: prompts, padding, lists of tokens, texts, credit, logs.
+What is left of the steps with known verdicts is everything else: prompts, lists of tokens, texts,
+credit, logs. What the steps as they are took longer is verification.
 """
 
+import copy
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from typing import Any, Final
 from unittest.mock import patch
@@ -26,10 +35,16 @@ from torch.profiler import ProfilerActivity
 from pedrl_agents.llama import Llama
 from pedrl_agents.torch_policy import TorchPolicy
 from pedrl_experiments.bench.train_sides import Race, lap, start_run
+from pedrl_experiments.loop import Run
 
 WHOLE: Final = "pedrl::steps"
-MODEL: Final = "pedrl::model"
-CALLS: Final = (MODEL, "autograd::engine", "Optimizer.")
+CALL: Final = "pedrl::call"
+METHODS: Final = (
+    (Llama, "start"),
+    (Llama, "step"),
+    (torch.Tensor, "backward"),
+    (torch.optim.AdamW, "step"),
+)
 WARM, STEPS = 2, 2
 
 Span = tuple[float, float]
@@ -37,75 +52,135 @@ Span = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """Shares of wall time of the profiled steps; they add up to 1."""
+    """Shares of wall time of a step.
+
+    Attributes:
+        operations, between, verifying, other: add up to 1.
+        alone: what ``other`` is of a step whose verdicts are known before.
+    """
 
     operations: float
     between: float
     verifying: float
     other: float
+    alone: float
 
     @property
     def text(self) -> str:
         """In a line."""
         return (
-            f"profiled apart: torch operations {self.operations:.1%}, Python between them inside "
-            f"of model, backward pass and optimizer {self.between:.1%}, waiting for verdicts "
-            f"{self.verifying:.1%}, everything else {self.other:.1%}"
+            f"measured apart: torch operations {self.operations:.1%}, Python between them inside "
+            f"of model, backward pass and optimizer {self.between:.1%}, verifying "
+            f"{self.verifying:.1%}, everything else {self.other:.1%} ({self.alone:.1%} of a step "
+            "whose verdicts are known)"
         )
 
 
 def profile(race: Race) -> Shares:
-    """Warm up, profile a few steps, and share out their time."""
+    """Warm up, run a few steps three times, and share out their time."""
     os.environ["KINETO_LOG_LEVEL"] = "99"  # it would say that it starts and stops
     torch.set_num_threads(race.threads)
     batches = race.batches()
+    measured = batches[WARM : WARM + STEPS]
     with tempfile.TemporaryDirectory() as folder:
         run = start_run(race, Path(folder))
         lap(run, batches[:WARM])
-        activities = [ProfilerActivity.CPU]
+        again = _returning(run)
+        whole = lap(run, measured)
+        again()
+        with marked(run.policy) as watch:
+            known = lap(run, measured)
+        again()
         with (
             marked(run.policy),
-            torch.profiler.profile(activities=activities) as profiler,
+            torch.profiler.profile(activities=[ProfilerActivity.CPU]) as profiler,
             record_function(WHOLE),
         ):
-            found = lap(run, batches[WARM : WARM + STEPS])
+            profiled = lap(run, measured)
         run.close()
+    assert whole.tokens == known.tokens == profiled.tokens
     events: Any = profiler.events()
     thread = next(event.thread for event in events if event.name == WHOLE)
-    spans = [
-        ((event.time_range.start, event.time_range.end), event.name.startswith(CALLS))
-        for event in events
-        if event.thread == thread and event.name != WHOLE
-    ]
-    operations = covered([span for span, call in spans if not call]) / 1e6
-    both = covered([span for span, _ in spans]) / 1e6
-    waited = found.times["verifying"]
-    shares = operations, both - operations, waited, found.wall_s - both - waited
-    return Shares(*(seconds / found.wall_s for seconds in shares))
+    mine = [e for e in events if e.thread == thread and e.name != WHOLE]
+    calls = [(e.time_range.start, e.time_range.end) for e in mine if e.name == CALL]
+    operations = [(e.time_range.start, e.time_range.end) for e in mine if e.name != CALL]
+    called, either = covered(calls), covered([*calls, *operations])
+    inside = called + covered(operations) - either
+    loose = (either - called) / 1e6  # operations outside of calls
+    computed = watch.seconds * inside / called + loose
+    spent = known.wall_s - known.times["verifying"]
+    other = spent - watch.seconds - loose
+    return Shares(
+        computed / whole.wall_s,
+        (watch.seconds + loose - computed) / whole.wall_s,
+        1 - spent / whole.wall_s,
+        other / whole.wall_s,
+        other / known.wall_s,
+    )
+
+
+def _returning(run: Run) -> Callable[[], None]:
+    """Keep where a run is; return what brings it back there."""
+    kept = copy.deepcopy((run.policy.state(), run.learner.state(), run.replay, run.step))
+
+    def again() -> None:
+        weights, learner, run.replay, run.step = copy.deepcopy(kept)
+        run.policy.load_state(weights)
+        run.learner.load_state(learner)
+
+    return again
+
+
+class Watch:
+    """Seconds inside of calls, each marked for the profiler as well; one in another counts once."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._open: list[tuple[float, record_function]] = []
+
+    def enter(self, *_: object) -> None:
+        """A call begins."""
+        start, mark = time.perf_counter(), record_function(CALL)
+        mark.__enter__()
+        self._open.append((start, mark))
+
+    def leave(self, *_: object) -> None:
+        """The call that began last ends."""
+        start, mark = self._open.pop()
+        mark.__exit__(None, None, None)
+        if not self._open:
+            self.seconds += time.perf_counter() - start
+
+    def around(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        """The same method, as a call."""
+
+        @wraps(method)
+        def called(*arguments: Any, **named: Any) -> Any:
+            self.enter()
+            try:
+                return method(*arguments, **named)
+            finally:
+                self.leave()
+
+        return called
 
 
 @contextmanager
-def marked(policy: TorchPolicy) -> Iterator[None]:
-    """Mark calls of the models, of their heads, and steps of decoding, for the profiler."""
-    open_marks: list[record_function] = []
-
-    def enter(*_: object) -> None:
-        open_marks.append(record_function(MODEL))
-        open_marks[-1].__enter__()
-
-    def leave(*_: object) -> None:
-        open_marks.pop().__exit__(None, None, None)
-
+def marked(policy: TorchPolicy) -> Iterator[Watch]:
+    """Watch calls of the models and their heads, of decoding, backward pass and optimizer."""
+    watch = Watch()
     models = {id(model): model for model in policy.models.values()}.values()
     parts = [part for model in models for part in (model.base_model, model.get_output_embeddings())]
-    handles = [part.register_forward_pre_hook(enter) for part in parts]
-    handles += [part.register_forward_hook(leave) for part in parts]
-    try:
-        with patch.object(Llama, "step", record_function(MODEL)(Llama.step)):
-            yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as stack:
+        for part in parts:
+            for handle in (
+                part.register_forward_pre_hook(watch.enter),
+                part.register_forward_hook(watch.leave),
+            ):
+                stack.callback(handle.remove)
+        for owner, name in METHODS:
+            stack.enter_context(patch.object(owner, name, watch.around(getattr(owner, name))))
+        yield watch
 
 
 def covered(spans: Sequence[Span]) -> float:
