@@ -158,7 +158,7 @@ class Client:
                     "POST", self._url, json=self._body(question), headers=self._headers()
                 )
             except urllib3.exceptions.HTTPError as error:
-                return Lost(self._said(_innermost(error)))
+                return Lost(self._said(innermost(error)))
             if reply.status in TRANSIENT or reply.status >= 500:
                 return Lost(f"{reply.status} {self._said(reply.data)}".strip())
             if reply.status != 200:
@@ -252,13 +252,7 @@ class Client:
         return PedrlError(f"{self._url} answers {status}: {self._said(data) or 'nothing'}{hint}")
 
     def _said(self, words: object) -> str:
-        """A server's own words in one short line, should they hold the key without it."""
-        text = words.decode("utf-8", "replace") if isinstance(words, bytes) else str(words)
-        if found := re.search(r'"message"\s*:\s*"((?:[^"\\]|\\.)*)"', text):
-            text = found[1]
-        if self._key:
-            text = text.replace(self._key, "***")
-        return " ".join(text.split())[:MESSAGE]
+        return message(words, self._key)
 
     def close(self) -> None:
         """Close the connections."""
@@ -271,7 +265,17 @@ class Client:
         self.close()
 
 
-def _innermost(error: BaseException) -> BaseException:
+def message(words: object, key: str = "") -> str:
+    """A server's own words in one short line, should they hold the key without it."""
+    text = words.decode("utf-8", "replace") if isinstance(words, bytes) else str(words)
+    if found := re.search(r'"message"\s*:\s*"((?:[^"\\]|\\.)*)"', text):
+        text = found[1]
+    if key:
+        text = text.replace(key, "***")
+    return " ".join(text.split())[:MESSAGE]
+
+
+def innermost(error: BaseException) -> BaseException:
     """What was behind it all: ``Connection refused``, not how often that was met."""
     while True:
         inner = [getattr(error, "reason", None), error.__cause__, *error.args]

@@ -43,6 +43,10 @@ class VllmSettings:
         max_num_seqs: answers sampled side by side.
         block_size: tokens of a prefix that are cached together.
         eager: do not compile; on a CPU, and for tests, compiling costs more than it gives.
+        url: of a server that samples in place of an engine in this process, without a route:
+            ``http://localhost:8000``. It has settings of its own for the four above.
+        folder: seen by both under this name, for weights on their way to that server; empty is one
+            of this machine's for temporary files.
     """
 
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -51,6 +55,28 @@ class VllmSettings:
     max_num_seqs: Positive = 256
     block_size: Positive = 32
     eager: bool = True
+    url: str = ""
+    folder: str = ""
+
+
+class Held:
+    """Whose weights an engine holds, and how often these had been written to.
+
+    Every in-place change of a tensor counts up its version, be it by an optimizer, a moving average
+    or a checkpoint that is loaded.
+    """
+
+    def __init__(self) -> None:
+        self._model: weakref.ref[PreTrainedModel] | None = None
+        self._stamp: tuple[int, ...] = ()
+
+    def has(self, model: PreTrainedModel) -> bool:
+        """Whether they are those of this model, as they are now."""
+        return self._model is not None and self._model() is model and self._stamp == _stamp(model)
+
+    def take(self, model: PreTrainedModel) -> None:
+        """Note that they are."""
+        self._model, self._stamp = weakref.ref(model), _stamp(model)
 
 
 class VllmEngine:
@@ -98,20 +124,17 @@ class VllmEngine:
         )
         torch.set_num_threads = set_num_threads  # on a CPU, vLLM puts a warning in its place
         self._longest: int = self._llm.llm_engine.model_config.max_model_len
-        self._holds: weakref.ref[PreTrainedModel] | None = None
-        self._stamp: tuple[int, ...] = ()
+        self._held = Held()
         self._asked = 0
         self.syncs = 0
 
     def sync(self, policy: "TorchPolicy", role: Role) -> None:
         """Take up the weights of a role as they are now; adapters are merged into their base.
 
-        Nothing is done if they are those that it has. Every in-place change of a tensor counts up
-        its version, be it by an optimizer, a moving average or a checkpoint that is loaded.
+        Nothing is done if they are those that it has.
         """
         model = policy.models[role]
-        stamp = tuple(weight._version for weight in model.parameters())
-        if self._holds is not None and self._holds() is model and stamp == self._stamp:
+        if self._held.has(model):
             return
         whole = merged(model) if policy.storage == "lora" else model
         named = iter(whole.state_dict().items())
@@ -121,7 +144,7 @@ class VllmEngine:
         # What is cached of prefixes was computed with the weights before.
         if not self._llm.reset_prefix_cache():
             raise RuntimeError("vLLM is sampling: its prefix cache cannot be emptied")
-        self._holds, self._stamp = weakref.ref(model), stamp
+        self._held.take(model)
         self.syncs += 1
 
     def sample(
@@ -140,13 +163,7 @@ class VllmEngine:
         Raises:
             PedrlError: a prompt leaves no room for the longest answer.
         """
-        longest = max(map(len, prompts)) + policy.sampling.max_new_tokens
-        if longest > self._longest:
-            raise PedrlError(
-                f"the longest prompt and {policy.sampling.max_new_tokens} new tokens are {longest} "
-                f"tokens, but vLLM was started for {self._longest}: raise vllm.max_model_len, or "
-                "lower max_new_tokens"
-            )
+        check_room(prompts, policy.sampling.max_new_tokens, self._longest)
         self.sync(policy, role)
         return self._rows(policy, role, prompts, samples, seed)
 
@@ -159,9 +176,7 @@ class VllmEngine:
         seed: int,
     ) -> Iterator[tuple[int, Turn]]:
         owners = [prompt for prompt, n in zip(prompts, samples, strict=True) for _ in range(n)]
-        seeds = np.random.SeedSequence((seed, ROLES.index(role))).generate_state(
-            len(owners), np.uint64
-        )
+        seeds = row_seeds(seed, role, len(owners))
         plain = policy.view.format == "plain"  # nothing but its last token ends an answer
         kinds = self._vllm.sampling_params.RequestOutputKind
         engine = self._llm.llm_engine
@@ -172,7 +187,7 @@ class VllmEngine:
             settings = self._vllm.SamplingParams(
                 max_tokens=policy.sampling.max_new_tokens,
                 temperature=policy.sampling.temperature,
-                seed=int(seeds[row] >> np.uint64(1)),
+                seed=seeds[row],
                 logprobs=0,
                 flat_logprobs=True,
                 detokenize=False,
@@ -189,7 +204,7 @@ class VllmEngine:
                     row, (part,) = rows[output.request_id], output.outputs
                     actions[row] += part.token_ids
                     logprobs[row] += part.logprobs.logprobs
-                    stop = _stop(actions[row], output.finished, policy)
+                    stop = stop_of(actions[row], output.finished, policy)
                     if stop is None:
                         continue
                     if not output.finished:
@@ -202,14 +217,39 @@ class VllmEngine:
             engine.abort_request(list(rows))
 
 
-def _stop(
+def _stamp(model: PreTrainedModel) -> tuple[int, ...]:
+    return tuple(weight._version for weight in model.parameters())
+
+
+def stop_of(
     action_ids: list[int], finished: bool, policy: "TorchPolicy"
 ) -> Literal["eos", "stop", "length"] | None:
+    """Why an answer ends with its last token; None if it does not."""
     if action_ids[-1] == policy.eos:
         return "eos"
     if policy.view.over(action_ids):
         return "stop"
     return "length" if finished else None
+
+
+def row_seeds(seed: int, role: Role, rows: int) -> list[int]:
+    """Return a seed of its own for each row, of 63 bits."""
+    drawn = np.random.SeedSequence((seed, ROLES.index(role))).generate_state(rows, np.uint64)
+    return [int(s >> np.uint64(1)) for s in drawn]
+
+
+def check_room(prompts: Sequence[tuple[int, ...]], new: int, room: int) -> None:
+    """Refuse prompts that leave no room for the longest answer.
+
+    Raises:
+        PedrlError: saying how much is missing where.
+    """
+    longest = max(map(len, prompts)) + new
+    if longest > room:
+        raise PedrlError(
+            f"the longest prompt and {new} new tokens are {longest} tokens, but vLLM was started "
+            f"for {room}: raise vllm.max_model_len, or lower max_new_tokens"
+        )
 
 
 def check_vllm() -> None:
