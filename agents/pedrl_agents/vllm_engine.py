@@ -13,6 +13,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
+from urllib.parse import urlsplit
 
 import numpy as np
 import torch
@@ -57,6 +58,11 @@ class VllmSettings:
     eager: bool = True
     url: str = ""
     folder: str = ""
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.url)
+        if self.url and (parts.scheme not in ("http", "https") or not parts.hostname):
+            raise PedrlError(f"vllm.url must be like http://localhost:8000, not {self.url!r}")
 
 
 class Held:

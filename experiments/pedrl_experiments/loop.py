@@ -24,6 +24,7 @@ from pedrl_agents.mechanism import rollout_metrics
 from pedrl_agents.torch_policy import Engine, Sampling, load_policy
 from pedrl_agents.views import Context
 from pedrl_agents.vllm_engine import vllm_engine
+from pedrl_agents.vllm_server import vllm_server
 from pedrl_env.records import GenerationRequest, Group, MetricsRow, Split, Task, TaskResult
 from pedrl_env.registry import make_suite
 from pedrl_env.rollout import Sampled, rollout
@@ -369,7 +370,8 @@ def _seed(purpose: str, seed: int, step: int) -> int:
 def _engine(config: CompareConfig) -> Engine | None:
     if config.backend == "torch":
         return None
-    return vllm_engine(base_path(config), build_vllm(config.vllm))
+    settings = build_vllm(config.vllm)
+    return (vllm_server if settings.url else vllm_engine)(base_path(config), settings)
 
 
 def _context(config: CompareConfig) -> tuple[Context, ...]:

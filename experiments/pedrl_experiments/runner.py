@@ -23,11 +23,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from pedrl_agents.torch_policy import Sampling, load_policy
 from pedrl_agents.vllm_engine import check_vllm
+from pedrl_agents.vllm_server import vllm_server
 from pedrl_env.records import MetricsRow, TaskResult
 from pedrl_env.registry import make_suite
 from pedrl_env.verifier import Verifier
 from pedrl_experiments.bases import base_path
-from pedrl_experiments.config import CompareConfig
+from pedrl_experiments.config import CompareConfig, build_vllm
 from pedrl_experiments.loop import RunKey, run_one
 from pedrl_experiments.report import write_report
 from pedrl_experiments.statistics import gain_over_base
@@ -64,7 +65,7 @@ def compare(
         PedrlError: if `workers` is negative, `out` cannot be written or holds another comparison,
             or a run failed.
     """
-    check_workers(workers)
+    check_workers(workers, config)
     check_ready(config)
     claim(config.to_json(), out, preset)
     jobs = [
@@ -80,14 +81,16 @@ def compare(
     return summary
 
 
-def check_workers(workers: int) -> None:
-    """Refuse a number of processes that means nothing.
+def check_workers(workers: int, config: CompareConfig) -> None:
+    """Refuse a number of processes that means nothing, or more than can be served.
 
     Raises:
-        PedrlError: if it is negative.
+        PedrlError: if it is negative, or not 1 where one vLLM server samples.
     """
     if workers < 0:
         raise PedrlError(f"workers must be at least 1, or 0 for one per core, not {workers}")
+    if config.backend == "vllm" and build_vllm(config.vllm).url and workers != 1:
+        raise PedrlError("a vLLM server (vllm.url) serves one run at a time: add --workers 1")
 
 
 def check_ready(config: CompareConfig) -> None:
@@ -103,7 +106,10 @@ def check_ready(config: CompareConfig) -> None:
         )
     if not suite.tasks(config.eval_split):
         raise PedrlError(f"suite {config.suite!r} has no {config.eval_split} tasks")
-    if config.backend == "vllm":
+    vllm = build_vllm(config.vllm)
+    if config.backend == "vllm" and vllm.url:
+        vllm_server(base_path(config), vllm)
+    elif config.backend == "vllm":
         check_vllm()
     load_policy(base_path(config), Sampling(), "shared", prompt_format=config.prompt_format)
     with Verifier(config.sandbox, workers=1) as verifier:

@@ -75,7 +75,7 @@ def tune(
     # Only the final score counts, so nothing is evaluated on the way.
     config = dataclasses.replace(config, eval_split="validation", eval_points=0, gates=False)
     trials_by_method = trials_of(grid)
-    check_workers(workers)
+    check_workers(workers, config)
     check_ready(config)
     # Trials are kept by setting, so methods may be tuned one after another; the rest must agree.
     claim({k: v for k, v in config.to_json().items() if k != "methods"}, out, "")

@@ -1,0 +1,144 @@
+"""What is said to a vLLM server, and its refusals in clear words. No weights, no policy: HTTP."""
+
+import json
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any, Final
+
+import urllib3
+from urllib3.util import Retry, Timeout
+
+from pedrl_agents.endpoint import innermost, message
+from pedrl_agents.vllm_engine import VllmSettings
+from pedrl_sandbox.errors import PedrlError
+
+LOGPROBS: Final = "processed_logprobs"  # of the distribution that it draws from
+SERVE: Final = (
+    f"VLLM_SERVER_DEV_MODE=1 vllm serve {{}} --enable-scale-out --logprobs-mode {LOGPROBS} "
+    "--dtype {}"
+)
+CONNECT_S: Final = 10.0
+SILENT_S: Final = 600.0  # between two tokens of an answer, and while it reads weights
+TRIES: Final = 5  # with growing pauses: about eight seconds
+
+
+class VllmHttp:
+    """Connections to one server, kept and shared by threads.
+
+    Args:
+        checkpoint: what it should serve.
+        settings: whose ``url``, ``dtype`` and ``max_num_seqs`` are meant.
+
+    Attributes:
+        url: of the server.
+        start: the command that starts one as it is needed.
+    """
+
+    def __init__(self, checkpoint: Path, settings: VllmSettings) -> None:
+        self.url, self._dtype = settings.url.rstrip("/"), settings.dtype
+        self.start = SERVE.format(checkpoint, settings.dtype)
+        # To ask again does no harm: an answer has its seed, and weights are the same ones.
+        retry = Retry(total=TRIES, read=1, status=0, allowed_methods=None, backoff_factor=0.25)
+        self._pool = urllib3.PoolManager(
+            maxsize=settings.max_num_seqs, retries=retry, timeout=Timeout(CONNECT_S, SILENT_S)
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """What the server says of its model.
+
+        Raises:
+            PedrlError: nobody answers there, or a server that cannot do what is needed.
+        """
+        plain = self.ask("GET", "/server_info?config_format=json")
+        try:
+            facts: dict[str, Any] = plain["vllm_config"]["model_config"]
+            found = [facts["logprobs_mode"], facts["dtype"].removeprefix("torch.")]
+            found.append(facts["quantization"] or "none")
+        except (KeyError, TypeError, AttributeError) as error:
+            raise PedrlError(
+                f"{self.url} is no vLLM server that pedrl knows (0.32 is tested): it answers "
+                f"{message(json.dumps(plain))!r}"
+            ) from error
+        for flag, has, needs in zip(
+            ("--logprobs-mode", "--dtype", "--quantization"),
+            found,
+            (LOGPROBS, self._dtype, "none"),
+            strict=True,
+        ):
+            if has != needs:
+                raise PedrlError(
+                    f"the vLLM server at {self.url} runs with {flag} {has}, and pedrl needs "
+                    f"{needs}: start it with `{self.start}` (its dtype is vllm.dtype)"
+                )
+        self._send("POST", "/inference/v1/abort_requests", {"request_ids": []}).drain_conn()
+        return facts
+
+    def version(self) -> str:
+        """Whose weights it says it has."""
+        return str(self.ask("GET", "/weight_info")["weight_version"])
+
+    def call(self, method: str, **arguments: Any) -> None:
+        """Call a method of its workers."""
+        self.ask("POST", "/collective_rpc", {"method": method, "kwargs": arguments})
+
+    def ask(self, method: str, route: str, body: dict[str, Any] | None = None) -> Any:
+        """Send a request and read the reply.
+
+        Raises:
+            PedrlError: there is none, it is a refusal, or no JSON.
+        """
+        reply = self._send(method, route, body)
+        try:
+            return json.loads(reply.data)
+        except urllib3.exceptions.HTTPError as error:
+            raise self._gone(error) from error
+        except ValueError as error:
+            raise PedrlError(
+                f"{self.url} is no vLLM server: {route} answers {message(reply.data)!r}"
+            ) from error
+
+    def generate(self, prompt: tuple[int, ...], sampling: dict[str, Any]) -> Generator[Any]:
+        """Yield the parts of one answer; who stops listening ends it at the server, too.
+
+        Raises:
+            PedrlError: the server refuses it, breaks it off, or is gone.
+        """
+        body = {"token_ids": prompt, "sampling_params": sampling, "stream": True}
+        reply = self._send("POST", "/inference/v1/generate", body)
+        try:
+            for line in reply:
+                if line.startswith(b"data: {"):
+                    part = json.loads(line.removeprefix(b"data: "))
+                    if "choices" not in part:
+                        raise PedrlError(
+                            f"the vLLM server at {self.url} broke off an answer: {message(line)}"
+                        )
+                    yield from part["choices"]
+        except urllib3.exceptions.HTTPError as error:
+            raise self._gone(error) from error
+        finally:
+            reply.close()
+
+    def _send(
+        self, method: str, route: str, body: dict[str, Any] | None
+    ) -> urllib3.BaseHTTPResponse:
+        """Send a request; of the reply, only its status has been read."""
+        try:
+            reply = self._pool.request(method, self.url + route, json=body, preload_content=False)
+            if reply.status == 200:
+                return reply
+            said = message(reply.data)
+        except urllib3.exceptions.HTTPError as error:
+            raise self._gone(error) from error
+        if reply.status == 404:
+            raise PedrlError(
+                f"the server at {self.url} has no {route.partition('?')[0]}: it is not vLLM, or "
+                f"was started without what pedrl needs; start it with `{self.start}`"
+            )
+        raise PedrlError(f"the vLLM server at {self.url} answers {route} by {reply.status}: {said}")
+
+    def _gone(self, error: Exception) -> PedrlError:
+        return PedrlError(
+            f"no vLLM server answers at {self.url} ({innermost(error)}): start it with "
+            f"`{self.start}`; the same pedrl command then takes up where its run was"
+        )
