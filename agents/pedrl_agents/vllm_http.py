@@ -1,4 +1,4 @@
-"""What is said to a vLLM server, and its refusals in clear words. No weights, no policy: HTTP."""
+"""What is said to a vLLM server, and what it says; its refusals, and ours, in clear words."""
 
 import json
 from collections.abc import Generator
@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import urllib3
+from transformers import AutoConfig, PretrainedConfig
 from urllib3.util import Retry, Timeout
 
 from pedrl_agents.endpoint import innermost, message
 from pedrl_agents.vllm_engine import VllmSettings
+from pedrl_agents.vllm_heads import Widening, widening
 from pedrl_sandbox.errors import PedrlError
 
 LOGPROBS: Final = "processed_logprobs"  # of the distribution that it draws from
@@ -17,6 +19,8 @@ SERVE: Final = (
     f"VLLM_SERVER_DEV_MODE=1 vllm serve {{}} --enable-scale-out --logprobs-mode {LOGPROBS} "
     "--dtype {}"
 )
+FLAGS: Final = ("--logprobs-mode", "--dtype", "--quantization")
+UNTOLD: Final = ("_name_or_path", "dtype", "transformers_version")  # of a config: not the model
 CONNECT_S: Final = 10.0
 SILENT_S: Final = 600.0  # between two tokens of an answer, and while it reads weights
 TRIES: Final = 5  # with growing pauses: about eight seconds
@@ -36,6 +40,7 @@ class VllmHttp:
 
     def __init__(self, checkpoint: Path, settings: VllmSettings) -> None:
         self.url, self._dtype = settings.url.rstrip("/"), settings.dtype
+        self._checkpoint = checkpoint
         self.start = SERVE.format(checkpoint, settings.dtype)
         # To ask again does no harm: an answer has its seed, and weights are the same ones.
         retry = Retry(total=TRIES, read=1, status=0, allowed_methods=None, backoff_factor=0.25)
@@ -43,35 +48,48 @@ class VllmHttp:
             maxsize=settings.max_num_seqs, retries=retry, timeout=Timeout(CONNECT_S, SILENT_S)
         )
 
-    def facts(self) -> dict[str, Any]:
-        """What the server says of its model.
+    def fitting(self) -> tuple[int, Widening | None]:
+        """Look at what is served before weights are sent: they spoil a server that they do not fit.
+
+        Returns:
+            Its longest prompt and answer together, and how heads become as wide as its.
 
         Raises:
             PedrlError: nobody answers there, or a server that cannot do what is needed.
         """
         plain = self.ask("GET", "/server_info?config_format=json")
         try:
-            facts: dict[str, Any] = plain["vllm_config"]["model_config"]
-            found = [facts["logprobs_mode"], facts["dtype"].removeprefix("torch.")]
-            found.append(facts["quantization"] or "none")
+            facts = plain["vllm_config"]["model_config"]
+            dtype = facts["dtype"].removeprefix("torch.")
+            has = facts["logprobs_mode"], dtype, facts["quantization"] or "none"
+            served, overrides, longest = (
+                facts[name] for name in ("model", "hf_overrides", "max_model_len")
+            )
         except (KeyError, TypeError, AttributeError) as error:
             raise PedrlError(
                 f"{self.url} is no vLLM server that pedrl knows (0.32 is tested): it answers "
                 f"{message(json.dumps(plain))!r}"
             ) from error
-        for flag, has, needs in zip(
-            ("--logprobs-mode", "--dtype", "--quantization"),
-            found,
-            (LOGPROBS, self._dtype, "none"),
-            strict=True,
-        ):
-            if has != needs:
+        for flag, its, needs in zip(FLAGS, has, (LOGPROBS, self._dtype, "none"), strict=True):
+            if its != needs:
                 raise PedrlError(
-                    f"the vLLM server at {self.url} runs with {flag} {has}, and pedrl needs "
-                    f"{needs}: start it with `{self.start}` (its dtype is vllm.dtype)"
+                    f"the vLLM server at {self.url} runs with {flag} {its}, and {needs} is needed: "
+                    f"start it with `{self.start}` (its dtype is set by vllm.dtype)"
                 )
         self._send("POST", "/inference/v1/abort_requests", {"request_ids": []}).drain_conn()
-        return facts
+        config = AutoConfig.from_pretrained(self._checkpoint, local_files_only=True)
+        wide = widening(config, [overrides["head_dim"]]) if "head_dim" in overrides else None
+        try:
+            found = AutoConfig.from_pretrained(served, local_files_only=True)
+        except (OSError, ValueError):
+            found = config  # not to be read from here: what it samples will tell
+        if _shape(found) != _shape(config) or overrides != (wide.overrides(config) if wide else {}):
+            how = f" with --hf-overrides {json.dumps(overrides)}" if overrides else ""
+            raise PedrlError(
+                f"the vLLM server at {self.url} serves {served}{how}, which is another model than "
+                f"{self._checkpoint}: start it with `{self.start}`"
+            )
+        return longest, wide
 
     def version(self) -> str:
         """Whose weights it says it has."""
@@ -142,3 +160,7 @@ class VllmHttp:
             f"no vLLM server answers at {self.url} ({innermost(error)}): start it with "
             f"`{self.start}`; the same pedrl command then takes up where its run was"
         )
+
+
+def _shape(config: PretrainedConfig) -> dict[str, Any]:
+    return {k: v for k, v in config.to_dict().items() if k not in UNTOLD}

@@ -7,7 +7,6 @@ was sampled with these weights.
 Left out: several runs on one server, its API key, LoRA adapters that stay apart from their base.
 """
 
-import json
 import shutil
 import tempfile
 import threading
@@ -19,16 +18,15 @@ from contextlib import closing
 from functools import cache
 from pathlib import Path
 from time import sleep
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import AutoConfig
 
 from pedrl_agents.adapters import merged
 from pedrl_agents.vllm_engine import Held, VllmSettings, check_room, row_seeds, stop_of
-from pedrl_agents.vllm_heads import Widening, widening
+from pedrl_agents.vllm_heads import Widening
 from pedrl_agents.vllm_http import TRIES, VllmHttp
 from pedrl_env.records import Role, Turn
 from pedrl_sandbox.errors import PedrlError
@@ -58,9 +56,7 @@ class VllmServer:
     def __init__(self, checkpoint: Path, settings: VllmSettings) -> None:
         self._checkpoint, self._settings = checkpoint, settings
         self._http = VllmHttp(checkpoint, settings)
-        facts = self._http.facts()
-        self._longest: int = facts["max_model_len"]
-        self._widening = self._widened(facts["hf_overrides"])
+        self._longest, self._widening = self._http.fitting()
         self._held = Held()
         self._name, self._version = uuid.uuid4().hex, ""
         self._right = False  # as far as we have seen
@@ -97,8 +93,8 @@ class VllmServer:
             http.call("reload_weights", weights_path=str(weights))
         except PedrlError as error:
             raise PedrlError(
-                f"{error} (it must serve {self._checkpoint}, and read {self._folder}, or what else "
-                "vllm.folder is set to)"
+                f"{error}; it must serve {self._checkpoint} and see {self._folder} (vllm.folder "
+                "says where): its log tells more, and it has to be started anew"
             ) from error
         finally:
             shutil.rmtree(weights)
@@ -219,19 +215,6 @@ class VllmServer:
                 f"than {self._checkpoint}; start it with `{self._http.start}`"
             )
         self._right = True
-
-    def _widened(self, overrides: dict[str, Any]) -> Widening | None:
-        """How heads become as wide as those that the server was started with."""
-        if not overrides:
-            return None
-        config = AutoConfig.from_pretrained(self._checkpoint, local_files_only=True)
-        wide = widening(config, [overrides.get("head_dim", 0)])
-        if wide is None or overrides != wide.overrides(config):
-            raise PedrlError(
-                f"the vLLM server at {self._http.url} was started with --hf-overrides "
-                f"{json.dumps(overrides)}, which makes another model of {self._checkpoint}"
-            )
-        return wide
 
 
 def _write(path: Path, state: dict[str, Tensor], wide: Widening | None) -> None:
