@@ -45,7 +45,9 @@ class VllmHttp:
         # To ask again does no harm: an answer has its seed, and weights are the same ones.
         retry = Retry(total=TRIES, read=1, status=0, allowed_methods=None, backoff_factor=0.25)
         self._pool = urllib3.PoolManager(
-            maxsize=settings.max_num_seqs, retries=retry, timeout=Timeout(CONNECT_S, SILENT_S)
+            maxsize=settings.max_num_seqs,
+            retries=retry,
+            timeout=Timeout(connect=CONNECT_S, read=SILENT_S),
         )
 
     def fitting(self) -> tuple[int, Widening | None]:

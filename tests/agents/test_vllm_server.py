@@ -5,6 +5,7 @@ What a real one does is tested in tests/vllm.
 
 import json
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -30,10 +31,11 @@ Answers = Mapping[str, tuple[int, bytes]]
 
 
 @contextmanager
-def answering(answers: Answers) -> Iterator[str]:
+def answering(answers: Answers, delay_s: float = 0.0) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            time.sleep(delay_s)
             status, body = answers.get(
                 self.path.partition("?")[0], (404, b'{"detail":"Not Found"}')
             )
@@ -108,6 +110,14 @@ def test_nobody_is_there(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> N
     with answering({}) as url:
         pass
     with pytest.raises(PedrlError, match=r"no vLLM server answers at .*Connection refused.*start"):
+        VllmServer(checkpoint, VllmSettings(url=url))
+
+
+def test_a_server_that_thinks_is_waited_for(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vllm_http, "CONNECT_S", 0.2)
+    with answering(fine(checkpoint), delay_s=0.5) as url:
         VllmServer(checkpoint, VllmSettings(url=url))
 
 
