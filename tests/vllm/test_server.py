@@ -54,7 +54,6 @@ def serve(base: Path, port: int, log: Path) -> subprocess.Popen[bytes]:
     command += ["--hf-overrides", json.dumps(wide.overrides(config)), "--load-format", "dummy"]
     command += ["--skip-tokenizer-init", "--enforce-eager", "--kv-cache-memory-bytes", str(2**28)]
     command += ["--host", "127.0.0.1", "--port", str(port), "--block-size", "32"]
-    command += ["--distributed-executor-backend", "uni"]
     environment = os.environ | dict([setting.split("=")]) | {"HF_HUB_OFFLINE": "1"}
     environment.pop("VLLM_ENABLE_V1_MULTIPROCESSING", None)  # the engine of this process sets it
     with log.open("wb") as file:
