@@ -10,7 +10,7 @@ from scipy.stats import chisquare
 
 from pedrl_agents.learner import Learner, LearnerConfig
 from pedrl_agents.losses import Divergence, PolicyLoss
-from pedrl_agents.torch_policy import Sampling, Storage, TorchPolicy, load_policy
+from pedrl_agents.torch_policy import Engine, Sampling, Storage, TorchPolicy, load_policy
 from pedrl_agents.views import PromptFormat
 from pedrl_agents.vllm_engine import VllmEngine, VllmSettings, vllm_engine
 from pedrl_env.records import GenerationRequest, Role, Signal, Turn
@@ -29,7 +29,7 @@ TASKS = (
 
 def make_policy(
     base: Path,
-    engine: VllmEngine | None,
+    engine: Engine | None,
     *,
     storage: Storage = "separate",
     tokens: int = 24,
