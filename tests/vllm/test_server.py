@@ -38,7 +38,7 @@ from tests.vllm.test_engine import (
 )
 
 ROOT = Path(__file__).resolve().parents[2]
-READY_S = 240
+READY_S = 400
 
 
 def serve(base: Path, port: int, log: Path) -> subprocess.Popen[bytes]:
@@ -85,8 +85,9 @@ def process(
         print(f"vLLM server: ready after {time.monotonic() - started:.0f} s")  # noqa: T201
         yield running, url
     finally:
-        os.killpg(running.pid, signal.SIGKILL)
-        running.wait()
+        if running.poll() is None:  # the last test has killed it
+            os.killpg(running.pid, signal.SIGKILL)
+            running.wait()
 
 
 @pytest.fixture(scope="module")
