@@ -8,9 +8,9 @@ draws are the same each time, so the work is, too.
 - By a stopwatch, which stands still outside of the calls of the model, the backward pass and the
   optimizer.
 - By torch.profiler, which tells how much of those calls is torch operations, the rest being Python
-  between them, and what operations there are besides: draws, losses, padding. It is not asked how
-  long a step takes, because what it records of each operation takes time outside of that
-  operation: steps of small ones become half as long again.
+  between them, and how much there are besides: draws, losses, padding. It is asked for ratios
+  alone, because what it records of each operation takes time outside of that operation: steps of
+  small ones become half as long again.
 
 What is left of the steps with known verdicts is everything else: prompts, lists of tokens, texts,
 credit, logs. What the steps as they are took longer is verification.
@@ -106,7 +106,9 @@ def profile(race: Race) -> Shares:
     operations = [(e.time_range.start, e.time_range.end) for e in mine if e.name != CALL]
     called, either = covered(calls), covered([*calls, *operations])
     inside = called + covered(operations) - either
-    loose = (either - called) / 1e6  # operations outside of calls
+    # Operations outside of calls: as a ratio, since another pass may have been slowed down by what
+    # else runs. The profiler's own time is in calls, too, so this is rather too little of them.
+    loose = watch.seconds * (either - called) / called
     computed = watch.seconds * inside / called + loose
     spent = known.wall_s - known.times["verifying"]
     other = spent - watch.seconds - loose
