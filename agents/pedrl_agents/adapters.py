@@ -7,6 +7,7 @@ anew sees the adapter that its forward pass saw. The base itself is a tree witho
 
 import copy
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Annotated, Any
@@ -100,6 +101,17 @@ def weight_of(layer: Any) -> Tensor:
     for name in getattr(layer, "active_adapters", ()):
         weight = weight + layer.get_delta_weight(name)
     return weight
+
+
+def whole_weights(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
+    """Yield the weights of an ordinary model, by name: those of `merged`, without a copy of it."""
+    changed = dict(_adapted(model))
+    for name, weight in model.named_parameters(remove_duplicate=False):
+        if ".lora_" in name:
+            continue
+        module = name.removesuffix(".base_layer.weight")
+        whole = weight_of(changed[module]) if module in changed else weight
+        yield name.replace(".base_layer.", "."), whole
 
 
 def adapter_state(model: PreTrainedModel) -> dict[str, Tensor]:

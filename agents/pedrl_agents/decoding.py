@@ -4,6 +4,7 @@ Samples of a prompt that are the same so far have the same keys, values and next
 are one *state*, computed once; it branches where their draws differ.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,6 +19,8 @@ from transformers.cache_utils import DynamicLayer
 from pedrl_agents.attention import GROUPED
 
 Ints = NDArray[np.int64]
+Draws = Callable[[Ints], Tensor]
+"""Rows of a batch, at each of their tokens: (B, 1) uniform on [0, 1), in double precision."""
 PER_BLOCK = 512
 """Vocabulary entries that are summed before one of them is looked for."""
 
@@ -217,12 +220,18 @@ def split(state: Ints, tokens: Ints, states: int) -> Split:
     return Split(after, sources, fed, np.sort(places))
 
 
+def one_stream(generator: torch.Generator, rows: Ints) -> Tensor:
+    """Take the next numbers of one stream, see `Draws`: what a row gets depends on the others."""
+    double, device = torch.double, generator.device
+    return torch.rand(len(rows), 1, generator=generator, device=device, dtype=double)
+
+
 @torch.inference_mode()
 def draw(
     logits: Float[Tensor, "S V"],
     state: Int[Tensor, " B"],
     temperature: float,
-    generator: torch.Generator,
+    u: Float[Tensor, "B 1"],
 ) -> tuple[Int[Tensor, " B"], Float[Tensor, " B"]]:
     """Draw a token of each row by inverse CDF; return them and their log-probabilities.
 
@@ -235,14 +244,13 @@ def draw(
         logits: of the next token, by state.
         state: of each row.
         temperature: of the draws.
-        generator: of one number for each row.
+        u: of each row, uniform on [0, 1), in double precision.
     """
     if temperature == 0:
         tokens = logits.argmax(-1)[state]
         return tokens, torch.log_softmax(logits, dim=-1)[state, tokens]
     weights = torch.softmax(logits if temperature == 1 else logits / temperature, dim=-1)
-    u = torch.rand(len(state), 1, generator=generator, device=state.device, dtype=torch.double)
-    u = u.clamp_(min=2**-53)  # what has weight 0 is never drawn
+    u = u.clamp(min=2**-53)  # what has weight 0 is never drawn
     if weights.shape[-1] <= PER_BLOCK:
         cdf = weights.cumsum(-1, dtype=torch.double)[state]
         tokens = torch.searchsorted(cdf, u * cdf[:, -1:]).squeeze(-1)

@@ -136,14 +136,10 @@ class Learner:
         optimizer = self._optimizer(role)
         optimizer.zero_grad(set_to_none=True)
         self._apart.clear()
-        total = 0.0
         pairs = [(s.prompt_ids, s.action_ids) for s in signals]
-        for batch in micro_batches(pairs, self.config.tokens_per_batch):
-            loss = self._loss(role, [signals[i] for i in batch], norms)
-            loss.backward()
-            total += loss.item()
-        clip = self.config.max_grad_norm
-        norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), clip))
+        cut = micro_batches(pairs, self.config.tokens_per_batch)
+        total = self._accumulate(role, [[signals[i] for i in batch] for batch in cut], norms)
+        norm = self._clip(model)
         if not (math.isfinite(total) and math.isfinite(norm)):
             knob, rate = self._rate(role)
             raise PedrlError(
@@ -156,6 +152,20 @@ class Learner:
             self._follow()
         apart = {role: torch.cat(rows) for role, rows in self._apart.items()}
         return {f"loss/{role}": total, f"grad_norm/{role}": norm, **_mismatch(apart)}
+
+    def _accumulate(self, role: Role, batches: list[list[Signal]], norms: Normalisers) -> float:
+        """Add up the gradients of micro-batches; return the sum of their losses."""
+        total = 0.0
+        for batch in batches:
+            loss = self._loss(role, batch, norms)
+            loss.backward()
+            total += loss.item()
+        return total
+
+    def _clip(self, model: PreTrainedModel) -> float:
+        """Clip the gradients; return their norm before that."""
+        clip = self.config.max_grad_norm
+        return float(torch.nn.utils.clip_grad_norm_(model.parameters(), clip))
 
     def _loss(self, role: Role, signals: list[Signal], norms: Normalisers) -> Tensor:
         policy, model = self.policy, self.policy.models[role]

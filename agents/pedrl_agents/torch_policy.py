@@ -7,8 +7,9 @@ module or two adapters over one base is decided here, in `load_policy`, and nowh
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Final, Literal
 
 import numpy as np
 import torch
@@ -19,7 +20,8 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from pedrl_agents.adapters import Lora, adapter_state, add_adapter, merged
 from pedrl_agents.attention import implementation
-from pedrl_agents.decoding import Decoder, draw, split
+from pedrl_agents.decoding import Decoder, Draws, draw, one_stream, split
+from pedrl_agents.engine import Engine
 from pedrl_agents.forward import (
     LOGITS_PER_CHUNK,
     Pair,
@@ -40,6 +42,7 @@ from pedrl_sandbox.errors import PedrlError
 
 Storage = Literal["separate", "shared", "ema", "lora"]
 TOKENS_SAMPLED = 65536  # side by side, prompts repeated
+ROLES: Final[tuple[Role, ...]] = ("student", "teacher")
 COMPACT_BELOW = 0.75  # drop finished sequences from the batch once this share is still alive
 
 
@@ -62,29 +65,6 @@ class Sampling:
     def scale(self) -> float:
         """What logits are divided by; where the likeliest token is taken, they stay as they are."""
         return self.temperature or 1.0
-
-
-class Engine(Protocol):
-    """Samples in place of the policy's own loop, with a copy of its weights."""
-
-    def sample(
-        self,
-        policy: "TorchPolicy",
-        role: Role,
-        prompts: Sequence[tuple[int, ...]],
-        samples: Sequence[int],
-        seed: int,
-    ) -> Iterator[tuple[int, Turn]]:
-        """Yield rows with their turns, in the order in which they end.
-
-        Args:
-            policy: whose weights, as they are now, whose settings and ends of answers are meant.
-            role: of it.
-            prompts: token ids.
-            samples: how many of each; rows count those of the first prompt, then the second's.
-            seed: of the draws.
-        """
-        ...
 
 
 class TorchPolicy:
@@ -121,6 +101,11 @@ class TorchPolicy:
         self.processed_tokens = 0
         self.eos: int = tokenizer.eos_token_id
         self.pad: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.eos
+
+    @staticmethod
+    def loads_to(device: torch.device) -> torch.device:
+        """Say where weights are loaded that will compute on a device."""
+        return device
 
     @property
     def device(self) -> torch.device:
@@ -165,17 +150,18 @@ class TorchPolicy:
         """
         turns: dict[tuple[int, int], Turn] = {}
         generator = torch.Generator(device=self.device).manual_seed(seed)
-        for role in ("student", "teacher"):
+        for role in ROLES:
             chosen = [i for i, r in enumerate(requests) if r.role == role and r.samples > 0]
             if not chosen:
                 continue
             prompts = [self.prompt_ids(requests[i].task, role) for i in chosen]
             samples = [requests[i].samples for i in chosen]
-            if self.engine is None:
-                rows = self._sample_in_batches(role, prompts, samples, generator)
-            else:
-                rows = self.engine.sample(self, role, prompts, samples, seed)
             places = [(i, n) for i in chosen for n in range(requests[i].samples)]
+            seeds = self._row_seeds(seed, role, places)
+            if self.engine is None:
+                rows = self._sample_in_batches(role, prompts, samples, generator, seeds)
+            else:
+                rows = self.engine.sample(self, role, prompts, samples, seeds)
             for row, turn in rows:
                 turns[places[row]] = turn
                 if ended is not None:
@@ -188,22 +174,33 @@ class TorchPolicy:
         prompts: list[tuple[int, ...]],
         samples: list[int],
         generator: torch.Generator,
+        seeds: Sequence[int],
     ) -> Iterator[tuple[int, Turn]]:
         first = 0
         model = decoder(self.models[role])
         for batch in _sample_batches([len(p) for p in prompts], samples, self):
             mine = [samples[j] for j in batch]
             asked = [prompts[j] for j in batch]
-            for row, turn in self._sample(model, asked, mine, generator):
+            draws = self._draws(generator, seeds[first : first + sum(mine)])
+            for row, turn in self._sample(model, asked, mine, draws):
                 yield first + row, turn
             first += sum(mine)
+
+    def _row_seeds(self, seed: int, role: Role, places: Sequence[tuple[int, int]]) -> Sequence[int]:
+        """Return a seed for each row: what is sampled beside it changes nothing but rounding."""
+        sequence = np.random.SeedSequence((seed, ROLES.index(role)))
+        return [int(s) >> 1 for s in sequence.generate_state(len(places), np.uint64)]
+
+    def _draws(self, generator: torch.Generator, seeds: Sequence[int]) -> Draws:
+        """Return the draws of a batch: here those of one stream, whose rows take turns in it."""
+        return partial(one_stream, generator)
 
     def _sample(
         self,
         model: Decoder,
         prompts: list[tuple[int, ...]],
         samples: list[int],
-        generator: torch.Generator,
+        draws: Draws,
     ) -> Iterator[tuple[int, Turn]]:
         """Yield rows of the batch with their turns, in the order in which they end."""
         device, sampling = self.device, self.sampling
@@ -224,7 +221,7 @@ class TorchPolicy:
         self.processed_tokens += ids.numel()
         for length in range(1, sampling.max_new_tokens + 1):
             of = torch.from_numpy(state).to(device)
-            drawn, chosen = draw(logits, of, sampling.temperature, generator)
+            drawn, chosen = draw(logits, of, sampling.temperature, draws(batch))
             tokens = drawn.numpy(force=True)
             actions[batch, length - 1] = tokens
             logprobs[batch, length - 1] = chosen.numpy(force=True)
@@ -293,10 +290,22 @@ class TorchPolicy:
             model = self.models[role]  # type: ignore[index]
             model.load_state_dict(model.state_dict() | weights)
 
+    def plain(self, role: Role) -> PreTrainedModel:
+        """Return an ordinary model with the weights of a role; an adapter is merged into them."""
+        model = self.models[role]
+        return merged(model) if self.storage == "lora" else model
+
+    def stamp(self, role: Role) -> tuple[int, ...]:
+        """Return what is another one once weights of a role have moved.
+
+        Every in-place change of a tensor counts up its version, be it by an optimizer, a moving
+        average or a checkpoint that is loaded.
+        """
+        return tuple(weight._version for weight in self.models[role].parameters())
+
     def save(self, role: Role, folder: Path) -> None:
         """Write one role as an ordinary Hugging Face folder; an adapter is merged into its base."""
-        model = self.models[role]
-        (merged(model) if self.storage == "lora" else model).save_pretrained(folder)
+        self.plain(role).save_pretrained(folder)
         self.tokenizer.init_kwargs[FORMAT_KEY] = self.view.format  # what it was trained in
         self.tokenizer.save_pretrained(folder)
 
@@ -326,6 +335,7 @@ def load_policy(
     engine: Engine | None = None,
     tokens_per_batch: int = 16384,
     logits_per_chunk: int = LOGITS_PER_CHUNK,
+    kind: "type[TorchPolicy]" = TorchPolicy,
 ) -> TorchPolicy:
     """Load a Hugging Face folder as student and teacher.
 
@@ -341,6 +351,7 @@ def load_policy(
         engine: what samples, in place of transformers.
         tokens_per_batch: padded tokens that are scored at once.
         logits_per_chunk: logits over the vocabulary that are held at once.
+        kind: of policy.
 
     Raises:
         PedrlError: if the folder is missing or cannot be read as a checkpoint, has no layers that
@@ -364,9 +375,9 @@ def load_policy(
             f"the checkpoint at {checkpoint} cannot be loaded ({type(error).__name__}: "
             f"{' '.join(str(error).split())}); fetch it again or rebuild it with `pedrl pretrain`"
         ) from error
-    student.eval().to(device)
+    student.eval().to(kind.loads_to(device))
     models = _stored(student, storage, lora)
-    return TorchPolicy(
+    return kind(
         models,
         tokenizer,
         sampling,

@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import urlsplit
 
-import numpy as np
 import torch
+import torch.distributed as dist
 from transformers import AutoConfig, PreTrainedModel
 
-from pedrl_agents.adapters import merged
 from pedrl_agents.knobs import Count, Positive
 from pedrl_agents.vllm_heads import widening
 from pedrl_env.records import Role, Turn
@@ -28,7 +27,6 @@ from pedrl_sandbox.errors import PedrlError
 if TYPE_CHECKING:
     from pedrl_agents.torch_policy import TorchPolicy
 
-ROLES: Final[tuple[Role, ...]] = ("student", "teacher")
 GIB: Final = 2**30
 
 
@@ -66,23 +64,20 @@ class VllmSettings:
 
 
 class Held:
-    """Whose weights an engine holds, and how often these had been written to.
-
-    Every in-place change of a tensor counts up its version, be it by an optimizer, a moving average
-    or a checkpoint that is loaded.
-    """
+    """Whose weights an engine holds, and how often these had been written to."""
 
     def __init__(self) -> None:
         self._model: weakref.ref[PreTrainedModel] | None = None
         self._stamp: tuple[int, ...] = ()
 
-    def has(self, model: PreTrainedModel) -> bool:
-        """Whether they are those of this model, as they are now."""
-        return self._model is not None and self._model() is model and self._stamp == _stamp(model)
+    def has(self, policy: "TorchPolicy", role: Role) -> bool:
+        """Whether they are those of this role, as they are now."""
+        same = self._model is not None and self._model() is policy.models[role]
+        return same and self._stamp == policy.stamp(role)
 
-    def take(self, model: PreTrainedModel) -> None:
+    def take(self, policy: "TorchPolicy", role: Role) -> None:
         """Note that they are."""
-        self._model, self._stamp = weakref.ref(model), _stamp(model)
+        self._model, self._stamp = weakref.ref(policy.models[role]), policy.stamp(role)
 
 
 class VllmEngine:
@@ -123,6 +118,8 @@ class VllmEngine:
             max_num_seqs=settings.max_num_seqs,
             block_size=settings.block_size,
             enforce_eager=settings.eager,
+            # Processes that train together have an engine each: it is not shared out.
+            distributed_executor_backend="external_launcher" if dist.is_initialized() else None,
             enable_prefix_caching=True,
             logprobs_mode="processed_logprobs",  # of what is drawn from: at its temperature
             hf_overrides=self._widening.overrides(config) if self._widening else None,
@@ -139,18 +136,16 @@ class VllmEngine:
 
         Nothing is done if they are those that it has.
         """
-        model = policy.models[role]
-        if self._held.has(model):
+        if self._held.has(policy, role):
             return
-        whole = merged(model) if policy.storage == "lora" else model
-        named = iter(whole.state_dict().items())
+        named = iter(policy.plain(role).state_dict().items())
         if self._widening is not None:
             named = self._widening.weights(named)
         self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": named})
         # What is cached of prefixes was computed with the weights before.
         if not self._llm.reset_prefix_cache():
             raise RuntimeError("vLLM is sampling: its prefix cache cannot be emptied")
-        self._held.take(model)
+        self._held.take(policy, role)
         self.syncs += 1
 
     def sample(
@@ -159,30 +154,25 @@ class VllmEngine:
         role: Role,
         prompts: Sequence[tuple[int, ...]],
         samples: Sequence[int],
-        seed: int,
+        seeds: Sequence[int],
     ) -> Iterator[tuple[int, Turn]]:
         """Yield rows with their turns, in the order in which they end; see `Engine`.
-
-        Each row has a seed of its own, from `seed`, its role and its number: what is sampled beside
-        it changes nothing but rounding.
 
         Raises:
             PedrlError: a prompt leaves no room for the longest answer.
         """
         check_room(prompts, policy.sampling.max_new_tokens, self._longest)
         self.sync(policy, role)
-        return self._rows(policy, role, prompts, samples, seed)
+        return self._rows(policy, prompts, samples, seeds)
 
     def _rows(
         self,
         policy: "TorchPolicy",
-        role: Role,
         prompts: Sequence[tuple[int, ...]],
         samples: Sequence[int],
-        seed: int,
+        seeds: Sequence[int],
     ) -> Iterator[tuple[int, Turn]]:
         owners = [prompt for prompt, n in zip(prompts, samples, strict=True) for _ in range(n)]
-        seeds = row_seeds(seed, role, len(owners))
         plain = policy.view.format == "plain"  # nothing but its last token ends an answer
         kinds = self._vllm.sampling_params.RequestOutputKind
         engine = self._llm.llm_engine
@@ -223,10 +213,6 @@ class VllmEngine:
             engine.abort_request(list(rows))
 
 
-def _stamp(model: PreTrainedModel) -> tuple[int, ...]:
-    return tuple(weight._version for weight in model.parameters())
-
-
 def stop_of(
     action_ids: list[int], finished: bool, policy: "TorchPolicy"
 ) -> Literal["eos", "stop", "length"] | None:
@@ -236,12 +222,6 @@ def stop_of(
     if policy.view.over(action_ids):
         return "stop"
     return "length" if finished else None
-
-
-def row_seeds(seed: int, role: Role, rows: int) -> list[int]:
-    """Return a seed of its own for each row, of 63 bits."""
-    drawn = np.random.SeedSequence((seed, ROLES.index(role))).generate_state(rows, np.uint64)
-    return [int(s >> np.uint64(1)) for s in drawn]
 
 
 def check_room(prompts: Sequence[tuple[int, ...]], new: int, room: int) -> None:

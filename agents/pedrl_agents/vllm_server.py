@@ -24,8 +24,7 @@ import numpy as np
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pedrl_agents.adapters import merged
-from pedrl_agents.vllm_engine import Held, VllmSettings, check_room, row_seeds, stop_of
+from pedrl_agents.vllm_engine import Held, VllmSettings, check_room, stop_of
 from pedrl_agents.vllm_heads import Widening
 from pedrl_agents.vllm_http import TRIES, VllmHttp
 from pedrl_env.records import Role, Turn
@@ -77,15 +76,14 @@ class VllmServer:
         Raises:
             PedrlError: it does not take them.
         """
-        model, http = policy.models[role], self._http
-        if self._held.has(model) and http.version() == self._version:
+        http = self._http
+        if self._held.has(policy, role) and http.version() == self._version:
             return
         self.syncs += 1
         self._version = f"{self._name}-{self.syncs}"
-        whole = merged(model) if policy.storage == "lora" else model
         weights = self._folder / str(self.syncs)
         weights.mkdir()
-        _write(weights / "model.safetensors", whole.state_dict(), self._widening)
+        _write(weights / "model.safetensors", policy.plain(role).state_dict(), self._widening)
         # The new name first: should the rest fail halfway, then nobody takes them for the old ones.
         http.ask("POST", "/update_weight_version", {"new_version": self._version})
         try:
@@ -108,7 +106,7 @@ class VllmServer:
                 f"the vLLM server at {http.url} cannot empty its prefix cache while it samples for "
                 "somebody else: it can serve one run at a time"
             )
-        self._held.take(model)
+        self._held.take(policy, role)
 
     def sample(
         self,
@@ -116,7 +114,7 @@ class VllmServer:
         role: Role,
         prompts: Sequence[tuple[int, ...]],
         samples: Sequence[int],
-        seed: int,
+        seeds: Sequence[int],
     ) -> Iterator[tuple[int, Turn]]:
         """Yield rows with their turns, in the order in which they end; see `Engine`.
 
@@ -130,18 +128,16 @@ class VllmServer:
         self.sync(policy, role)
         if not self._right:
             self._probe(policy, role, prompts[0])
-        return self._rows(policy, role, prompts, samples, seed)
+        return self._rows(policy, prompts, samples, seeds)
 
     def _rows(
         self,
         policy: "TorchPolicy",
-        role: Role,
         prompts: Sequence[tuple[int, ...]],
         samples: Sequence[int],
-        seed: int,
+        seeds: Sequence[int],
     ) -> Iterator[tuple[int, Turn]]:
         owners = [prompt for prompt, n in zip(prompts, samples, strict=True) for _ in range(n)]
-        seeds = row_seeds(seed, role, len(owners))
         longest, over = policy.sampling.max_new_tokens, threading.Event()
         threads = ThreadPoolExecutor(min(self._settings.max_num_seqs, len(owners)))
         try:

@@ -11,13 +11,14 @@ from rich.markup import escape
 from tyro.conf import Positional, arg
 
 from pedrl_experiments.bench_command import benches
+from pedrl_experiments.launch import speaks, together
 from pedrl_experiments.models_command import models
 from pedrl_experiments.sets import Sets, dials
 from pedrl_experiments.tasks_command import tasks
 from pedrl_sandbox.errors import PedrlError
 
 app = tyro.extras.SubcommandApp()
-console = Console()
+console = Console(quiet=not speaks())
 GROUPS = (["bench"], ["models"], ["tasks"])  # commands of commands: alone, they say what there is
 
 
@@ -41,6 +42,7 @@ def compare(
     """Train methods from one base checkpoint on equal budgets and write curves and a report.
 
     Running the same command again resumes what was interrupted. Try `pedrl compare --preset quick`.
+    Under `torchrun` or `accelerate launch`, several GPUs train each run together (docs/plan.md).
 
     Args:
         preset: `quick`, `standard`, ... or a TOML file; flags override it.
@@ -201,6 +203,7 @@ def plan(
     sets: Sets = (),
     prompt_tokens: int = 256,
     privileged_tokens: int = 256,
+    gpus: int = 1,
     json: bool = False,
 ) -> None:
     """Estimate the memory of a preset's runs against a GPU, and say what to change.
@@ -213,6 +216,7 @@ def plan(
         sets: dials and knobs, in place of the preset's.
         prompt_tokens: the longest task.
         privileged_tokens: what a teacher sees more than that.
+        gpus: that train each run together, weights and moments sharded over them.
         json: print JSON instead of tables.
     """
     from pedrl_experiments.config import CompareConfig, apply_sets, load_preset
@@ -221,7 +225,7 @@ def plan(
     plain = load_preset(preset)
     plain.pop("grid", None)
     config = CompareConfig.from_json(apply_sets(plain, sets))
-    fits = estimate(config, preset, gpu, prompt_tokens, privileged_tokens, json, console)
+    fits = estimate(config, preset, gpu, prompt_tokens, privileged_tokens, gpus, json, console)
     sys.exit(0 if fits else 1)
 
 
@@ -318,11 +322,12 @@ def _complain(message: str) -> NoReturn:
 def main() -> None:
     """Run the command line; a user's mistake ends in one sentence and exit code 2."""
     try:
-        app.cli(
-            prog="pedrl",
-            description="Pedagogical RL on code: environments and comparisons.",
-            args=_join_sets([*sys.argv[1:], *(["--help"] if sys.argv[1:] in GROUPS else [])]),
-        )
+        with together("".join(sys.argv[1:2])):
+            app.cli(
+                prog="pedrl",
+                description="Pedagogical RL on code: environments and comparisons.",
+                args=_join_sets([*sys.argv[1:], *(["--help"] if sys.argv[1:] in GROUPS else [])]),
+            )
     except PedrlError as error:
         _complain(str(error))
     except ModuleNotFoundError as error:

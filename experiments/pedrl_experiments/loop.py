@@ -18,10 +18,20 @@ from pathlib import Path
 import torch
 
 from pedrl_agents.algorithm import FollowsUp, State
+from pedrl_agents.distributed import (
+    ShardedLearner,
+    ShardedPolicy,
+    complete,
+    gather,
+    joined,
+    rank,
+    totals,
+)
+from pedrl_agents.engine import Engine
 from pedrl_agents.forward import Pair
 from pedrl_agents.learner import Learner
 from pedrl_agents.mechanism import rollout_metrics
-from pedrl_agents.torch_policy import Engine, Sampling, load_policy
+from pedrl_agents.torch_policy import Sampling, TorchPolicy, load_policy
 from pedrl_agents.views import Context
 from pedrl_agents.vllm_engine import vllm_engine
 from pedrl_agents.vllm_server import vllm_server
@@ -33,6 +43,7 @@ from pedrl_env.verifier import Verifier
 from pedrl_experiments.bases import base_path
 from pedrl_experiments.config import CompareConfig, build_method, build_vllm
 from pedrl_experiments.store import RunStore
+from pedrl_sandbox.errors import PedrlError
 
 CHECKPOINT_EVERY = 10  # steps
 
@@ -54,7 +65,8 @@ class RunKey:
 class Budget:
     """What a run has spent so far; cumulative, and carried across resumes.
 
-    `cpu_s` is this process's own; what is logged under that name has the sandbox's added.
+    `cpu_s` is this process's own, or that of all which train together; what is logged under that
+    name has the sandbox's added.
     """
 
     axis: int = 0  # rollouts, or for methods that sample none, what their steps would have cost
@@ -87,8 +99,9 @@ class Run:
             _engine(config),
             learner_config.tokens_per_batch,
             learner_config.logits_per_chunk,
+            ShardedPolicy if joined() else TorchPolicy,
         )
-        self.learner = Learner(
+        self.learner = (ShardedLearner if joined() else Learner)(
             self.policy, learner_config, self.algorithm.policy_loss, self.algorithm.divergence
         )
         # Runs fill the cores, but one that waits for verdicts waits for these alone.
@@ -160,7 +173,9 @@ class Run:
 
     def _rollouts(self, requests: Sequence[GenerationRequest], purpose: str) -> list[Group]:
         seed = _seed(purpose, self.key.seed, self.step)
-        return rollout(requests, self.policy, self.verifier, seed=seed, policy_version=self.step)
+        return complete(
+            rollout(requests, self.policy, self.verifier, seed=seed, policy_version=self.step)
+        )
 
     def _follow_ups(self, first: Sequence[Group], tasks: int, state: State) -> list[Group]:
         """Sample what the algorithm asks for on seeing a step's rollouts, if the budget allows."""
@@ -205,7 +220,7 @@ class Run:
         if self._evaluation is None:
             return
         with self._timed("evaluating"):
-            groups = self._evaluation.groups()
+            groups = complete(self._evaluation.groups())
         self._since["sandbox_cpu_s"] += self._evaluation.cpu_s
         self._evaluation = None
         split = self.config.eval_split
@@ -258,11 +273,11 @@ class Run:
         self.store.metrics(self._rows({**metrics, **budget, **times}, "train"))
 
     def _clock(self) -> None:
-        """Add what was spent since the last call, by this process and its sandbox."""
+        """Add what was spent since the last call, by all processes and their sandboxes."""
         now = self._meters()
-        for name, value in now.items():
-            spent = value - self._since[name]
-            setattr(self.budget, name, getattr(self.budget, name) + spent)
+        spent = {name: value - self._since[name] for name, value in now.items()}
+        for name, value in (totals(spent) | {"wall_s": spent["wall_s"]}).items():
+            setattr(self.budget, name, getattr(self.budget, name) + value)
         self._since = now
 
     def _meters(self) -> dict[str, float]:
@@ -311,6 +326,11 @@ class Run:
 
     def _restore(self) -> None:
         state = self.store.resume()
+        if len(set(gather(state and state["step"]))) > 1:
+            raise PedrlError(
+                f"processes find different checkpoints in {self.store.folder}: --out must be a "
+                "folder that all of them share"
+            )
         if state is None:
             return
         self.step, self.evaluated = state["step"], state["evaluated"]
@@ -336,7 +356,7 @@ def run_one(
     One torch thread: runs are spread over cores, and the same seed gives the same curve bit by bit.
     """
     torch.set_num_threads(1)
-    store = RunStore(folder)
+    store = RunStore(folder, writes=rank() == 0)
     if store.done:
         store.close()
         return

@@ -18,6 +18,7 @@ from pedrl_experiments.plan_memory import (
     Use,
     adapter_parameters,
     build,
+    gathered,
     held,
     parameters,
     passing,
@@ -53,13 +54,15 @@ class Plan:
     Attributes:
         method: its name.
         uses: of memory.
-        gib: the most at one time, with the margin.
+        gib: the most at one time, with the margin, on each GPU.
+        over: the same on each of several GPUs, by their number.
         disk: bytes that one run leaves behind.
     """
 
     method: str
     uses: Sequence[Use]
     gib: float
+    over: Mapping[int, float]
     disk: int
 
 
@@ -69,6 +72,7 @@ def plan_method(
     model: PreTrainedModel,
     prompt: int,
     privileged: int,
+    gpus: int = 1,
 ) -> Plan:
     """Estimate one method of a comparison.
 
@@ -78,6 +82,7 @@ def plan_method(
         model: without data.
         prompt: tokens of the longest task.
         privileged: tokens that a teacher sees more.
+        gpus: that train each run together.
     """
     algorithm, learner = build_method(method, config.knobs(method))
     load = Load(
@@ -89,16 +94,20 @@ def plan_method(
         config.max_new_tokens,
     )
     vllm = build_vllm(config.vllm) if config.backend == "vllm" else None
-    uses = held(model, method, algorithm, learner)
-    uses += passing(model, algorithm, learner, load, vllm)
+    alone = held(model, method, algorithm, learner)
+    alone += passing(model, algorithm, learner, load, vllm)
+    shared = alone + gathered(model, method, algorithm, learner.lora)
+    over = {n: _with_margin(peak(shared, n)) for n in sorted({*SHARDS, gpus} - {1})}
+    uses = [u.on(gpus) for u in shared] if gpus > 1 else alone
     size = parameters(model)
-    moments = sum(u.bytes for u in uses if u.what == "AdamW's moments")
+    moments = sum(u.bytes for u in alone if u.what == "AdamW's moments")
     if algorithm.storage == "lora":
         weights = 2 * FP32 * adapter_parameters(model, learner.lora)
     else:
         weights = FP32 * size * (1 if algorithm.storage == "shared" else 2)
     rollouts = TOKEN_BYTES * config.budget * config.max_new_tokens
-    return Plan(method, uses, _with_margin(peak(uses)), FP32 * size + weights + moments + rollouts)
+    disk = FP32 * size + weights + moments + rollouts
+    return Plan(method, uses, _with_margin(peak(uses)), over, disk)
 
 
 def _with_margin(bytes: int) -> float:
@@ -138,6 +147,7 @@ def plan(
     gpu: str,
     prompt: int,
     privileged: int,
+    gpus: int,
     as_json: bool,
     console: Console,
 ) -> bool:
@@ -149,6 +159,7 @@ def plan(
         gpu: by name.
         prompt: tokens of the longest task.
         privileged: tokens that a teacher sees more.
+        gpus: that train each run together.
         as_json: print JSON instead of tables.
         console: where to.
 
@@ -159,10 +170,12 @@ def plan(
         raise unknown_name("GPU", gpu, GPUS)
     if prompt < 1 or privileged < 0:
         raise PedrlError(f"prompts have at least 1 token ({prompt}), privilege 0 ({privileged})")
+    if gpus < 1:
+        raise PedrlError(f"a run needs at least 1 GPU, not {gpus}")
     model = build(shape_of(config.base))
 
     def planned(of: CompareConfig, method: str) -> Plan:
-        return plan_method(of, method, model, prompt, privileged)
+        return plan_method(of, method, model, prompt, privileged, gpus)
 
     plans = [planned(config, method) for method in config.planned]
     room = GPUS[gpu]
@@ -171,8 +184,8 @@ def plan(
         if one.gib > room:
             tried = [(text, planned(c, one.method).gib) for text, c in changes(config, one.method)]
             fits = next(((text, gib) for text, gib in tried if gib <= room), None)
-            gpus = next((n for n in SHARDS if _with_margin(peak(one.uses, n)) <= room), None)
-            advice[one.method] = {"change": fits, "sharded_over": gpus}
+            more = next((n for n, gib in one.over.items() if n > gpus and gib <= room), None)
+            advice[one.method] = {"change": fits, "sharded_over": more}
     disk = sum(
         one.disk * (1 if one.method in config.gate_methods else config.seeds) for one in plans
     )
@@ -183,6 +196,7 @@ def plan(
         "parameters": parameters(model),
         "gpu": gpu,
         "gpu_gib": room,
+        "gpus": gpus,
         "prompt_tokens": prompt,
         "privileged_tokens": privileged,
         "methods": {
@@ -196,7 +210,7 @@ def plan(
         },
         "runs": config.seeds * len(config.methods) + len(config.gate_methods),
         "disk_bytes": disk,
-        "command": f"pedrl compare --preset {name} --workers 1 --out runs/{_stem(name)}",
+        "command": _command(name, gpus),
     }
     if as_json:
         console.print_json(json.dumps(facts))
@@ -205,15 +219,20 @@ def plan(
     return not advice
 
 
-def _stem(name: str) -> str:
-    return name.removesuffix(".toml").rpartition("/")[2]
+def _command(name: str, gpus: int) -> str:
+    out = f"runs/{name.removesuffix('.toml').rpartition('/')[2]}"
+    if gpus == 1:
+        return f"pedrl compare --preset {name} --workers 1 --out {out}"
+    launch = f"accelerate launch --use_fsdp --fsdp_version 2 --num_processes {gpus}"
+    return f"{launch} -m pedrl_experiments.cli compare --preset {name} --out {out}"
 
 
 def _show(facts: Mapping[str, Any], plans: Sequence[Plan], console: Console) -> None:
     def say(text: str) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    title = f"{facts['base']}, {facts['parameters'] / 1e9:.2f} billion parameters: GiB"
+    each = " on each GPU" if facts["gpus"] > 1 else ""
+    title = f"{facts['base']}, {facts['parameters'] / 1e9:.2f} billion parameters: GiB{each}"
     table = Table("what", "when", *(p.method for p in plans), title=title)
     rows: dict[tuple[str, str], dict[str, int]] = {}
     for p in plans:
@@ -231,20 +250,21 @@ def _show(facts: Mapping[str, Any], plans: Sequence[Plan], console: Console) -> 
         f"tokens assumed: {facts['prompt_tokens']} of a prompt, {facts['privileged_tokens']} more "
         "for a teacher (--prompt-tokens, --privileged-tokens)"
     )
+    where = f"{facts['gpu']} ({facts['gpu_gib']} GiB)"
+    if facts["gpus"] > 1:
+        where = f"{facts['gpus']} x {where}"
     for method, found in facts["methods"].items():
         if found["fits"]:
-            say(f"{method}: fits on {facts['gpu']} ({facts['gpu_gib']} GiB)")
+            say(f"{method}: fits on {where}")
             continue
-        text = f"{method}: does not fit on {facts['gpu']} ({facts['gpu_gib']} GiB)"
+        text = f"{method}: does not fit on {where}"
         if found["change"]:
             text += f"; with {found['change'][0]} it does ({found['change'][1]:.1f} GiB)"
         else:
             text += "; nothing that can be set makes it fit: take a larger GPU or a smaller model"
         if found["sharded_over"]:
-            text += (
-                f"; weights and moments sharded over {found['sharded_over']} such GPUs would fit, "
-                "but pedrl trains a run on one"
-            )
+            over = found["sharded_over"]
+            text += f"; with --gpus {over}, {over} such GPUs train a run together, and it fits"
         say(text)
     say(f"disk: {facts['disk_bytes'] / GIB:.1f} GiB for {facts['runs']} runs, one after another")
     say(facts["command"])

@@ -24,6 +24,7 @@ FP32: Final = 4
 LOGITS_COPIES: Final = 8  # divergences make the most of them
 SAMPLED_TOKENS: Final = 65536  # `torch_policy.TOKENS_SAMPLED`
 VLLM_OWN: Final = 2 * GIB
+DISTILLING: Final = ("opsd", "hdpo", "sdft", "sdpo")
 TRAINED_TEACHERS: Final = ("pedagogical", "teacher-rl", "jolt", "pi-distill")
 
 
@@ -42,6 +43,12 @@ class Use:
     bytes: int
     phase: Phase
     shared_out: bool = False
+
+    def on(self, gpus: int) -> "Use":
+        """Return what is left of it on each of some GPUs."""
+        if not self.shared_out or gpus == 1:
+            return self
+        return Use(f"{self.what}, 1/{gpus}", self.bytes // gpus, self.phase)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,19 +180,39 @@ def held(
     trained_roles = 2 if teacher_trained else 1
     if storage == "lora":
         adapter = adapter_parameters(model, learner.lora)
-        name, floats, trained = "one base, two adapters", size + 2 * adapter, adapter
+        name, floats, trained = "two adapters", 2 * adapter, adapter
     else:
         copies = 1 if storage == "shared" else 2
         copies += algorithm.policy_loss.kl > 0
         name = {1: "one copy", 2: "two copies", 3: "three copies"}[copies]
         floats, trained = size * copies, size
     moving = trained_roles * trained
+    base = [Use("their base", FP32 * size, "always")] if storage == "lora" else []
     return [
+        *base,
         Use(f"weights: {name}", FP32 * floats, "always", True),
         Use("gradients", FP32 * moving, "always", True),
         Use("AdamW's moments", 2 * FP32 * moving, "always", True),
         Use("AdamW's square roots", FP32 * trained, "stepping", True),
     ]
+
+
+def gathered(model: PreTrainedModel, method: str, algorithm: Algorithm, lora: Lora) -> list[Use]:
+    """What each of several GPUs holds beside its shares, see `pedrl_agents.distributed`.
+
+    The weights that work are there whole, and gradients until they are summed.
+    """
+    size = parameters(model)
+    if algorithm.storage == "lora":
+        size = adapter_parameters(model, lora)
+    compared = algorithm.policy_loss.kl > 0 and algorithm.storage != "lora"
+    targets = method in DISTILLING and algorithm.storage != "shared"
+    working: tuple[Phase, ...] = ("sampling", "scoring", "learning")
+    uses = [Use("weights that work, gathered", FP32 * size, phase) for phase in working]
+    if compared or targets:
+        more = FP32 * size * (compared + targets)
+        uses.append(Use("weights to compare with, gathered", more, "learning"))
+    return [*uses, Use("gradients, not yet summed", FP32 * size, "learning")]
 
 
 def passing(
@@ -245,7 +272,7 @@ def peak(uses: Sequence[Use], gpus: int = 1) -> int:
     """The most that is there at one time, on each of some GPUs that share out what they can."""
 
     def total(phase: Phase) -> int:
-        return sum(u.bytes // (gpus if u.shared_out else 1) for u in uses if u.phase == phase)
+        return sum(u.on(gpus).bytes for u in uses if u.phase == phase)
 
     phases: tuple[Phase, ...] = ("sampling", "scoring", "learning", "stepping")
     return total("always") + max(map(total, phases))

@@ -8,7 +8,7 @@ import platform
 import queue
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -19,8 +19,17 @@ from typing import Any
 
 import pandas as pd
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
+from pedrl_agents.distributed import gather, in_turns, joined, rank
 from pedrl_agents.torch_policy import Sampling, load_policy
 from pedrl_agents.vllm_engine import check_vllm
 from pedrl_agents.vllm_server import vllm_server
@@ -54,6 +63,8 @@ def compare(
 ) -> dict[str, Any]:
     """Run every method and seed, resuming what `out` already holds; return the summary.
 
+    Processes that a launcher started train one run after the other, all of them together.
+
     Args:
         config: the comparison.
         out: output folder; holds exactly one comparison.
@@ -65,20 +76,28 @@ def compare(
         PedrlError: if `workers` is negative, `out` cannot be written or holds another comparison,
             or a run failed.
     """
-    check_workers(workers, config)
+    if joined():
+        _check_launched(workers, config)
+    else:
+        check_workers(workers, config)
     check_ready(config)
-    claim(config.to_json(), out, preset)
+    with in_turns():
+        claim(config.to_json(), out, preset)
     jobs = [
         Job(config, RunKey(m, s), out / "runs" / f"{m}-s{s}")
         for s in range(config.seeds)
         for m in config.methods
     ]
     jobs += [Job(config, RunKey(g, 0), out / "gates" / f"{g}-s0") for g in config.gate_methods]
-    run_all(jobs, workers, console)
-    collect(out, config.gate_methods)
-    summary = summarize(out)
-    write_report(out)
-    return summary
+    if joined():
+        run_together(jobs, console)
+    else:
+        run_all(jobs, workers, console)
+    with in_turns():
+        if rank() == 0:
+            collect(out, config.gate_methods)
+            write_report(out)
+        return summarize(out)
 
 
 def check_workers(workers: int, config: CompareConfig) -> None:
@@ -91,6 +110,16 @@ def check_workers(workers: int, config: CompareConfig) -> None:
         raise PedrlError(f"workers must be at least 1, or 0 for one per core, not {workers}")
     if config.backend == "vllm" and build_vllm(config.vllm).url and workers != 1:
         raise PedrlError("a vLLM server (vllm.url) serves one run at a time: add --workers 1")
+
+
+def _check_launched(workers: int, config: CompareConfig) -> None:
+    if workers > 1:
+        raise PedrlError("launched processes train one run at a time: leave out --workers")
+    if config.backend == "vllm" and build_vllm(config.vllm).url:
+        raise PedrlError(
+            "a vLLM server (vllm.url) samples for one process: leave it out, and each of those "
+            "that were launched has an engine of its own"
+        )
 
 
 def check_ready(config: CompareConfig) -> None:
@@ -201,17 +230,10 @@ def run_all(jobs: Sequence[Job], workers: int, console: Console) -> None:
         return
     workers = min(workers or len(os.sched_getaffinity(0)), len(waiting))
     context = multiprocessing.get_context("spawn")
-    columns = (
-        TextColumn("{task.description:24s}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("pass@1 {task.fields[score]}"),
-        TimeElapsedColumn(),
-    )
     with (
         context.Manager() as manager,
         _pool(workers, context) as pool,
-        Progress(*columns, console=console) as progress,
+        Progress(*_columns(), console=console) as progress,
     ):
         messages: queue.Queue[Message] = manager.Queue()
         futures: list[Future[None]] = [
@@ -236,8 +258,40 @@ def run_all(jobs: Sequence[Job], workers: int, console: Console) -> None:
                 name, step, steps, score = messages.get()
                 if name not in bars:
                     bars[name] = progress.add_task(name, total=steps, score="")
-                shown = "" if score != score else f"{100 * score:5.1f}%"
-                progress.update(bars[name], completed=step, score=shown)
+                progress.update(bars[name], completed=step, score=_percent(score))
+
+
+def run_together(jobs: Sequence[Job], console: Console) -> None:
+    """Run what has not ended, one run after the other, in the processes that a launcher started.
+
+    Args:
+        jobs: what to run, in order.
+        console: where progress is shown.
+    """
+    waiting = [job for job in jobs if not (job.folder / "done").exists()]
+    gather(None)  # the first run does not end before all have looked
+    with Progress(*_columns(), console=console) as progress:
+        for job in waiting:
+            bar = progress.add_task(job.folder.name, total=None, score="")
+
+            def tell(step: int, steps: int, score: float, bar: TaskID = bar) -> None:
+                progress.update(bar, completed=step, total=steps, score=_percent(score))
+
+            _run(job, tell)
+
+
+def _columns() -> tuple[ProgressColumn, ...]:
+    return (
+        TextColumn("{task.description:24s}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("pass@1 {task.fields[score]}"),
+        TimeElapsedColumn(),
+    )
+
+
+def _percent(score: float) -> str:
+    return "" if score != score else f"{100 * score:5.1f}%"
 
 
 @contextmanager
@@ -260,6 +314,10 @@ def _work(job: Job, messages: "queue.Queue[Message]", parent: int) -> None:
             os._exit(1)
         messages.put((job.folder.name, step, steps, score))
 
+    _run(job, tell)
+
+
+def _run(job: Job, tell: Callable[[int, int, float], None]) -> None:
     try:
         run_one(job.config, job.key, job.folder, tell)
     except PedrlError as error:

@@ -20,17 +20,26 @@ FILES = ("metrics", "results", "trajectories")
 
 
 class RunStore:
-    """The folder of one run (one method, one seed)."""
+    """The folder of one run (one method, one seed).
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: made if it is not there.
+        writes: of processes that train one run together, one does; what others say is dropped.
+    """
+
+    def __init__(self, folder: Path, writes: bool = True) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._files: dict[str, TextIO] = {
-                name: (folder / f"{name}.jsonl").open("a", encoding="utf-8") for name in FILES
+                name: (folder / f"{name}.jsonl" if writes else Path(os.devnull)).open(
+                    "a", encoding="utf-8"
+                )
+                for name in FILES
             }
         except OSError as error:
             raise PedrlError(f"cannot write to {folder}: {error.strerror}") from error
         self.folder = folder
+        self._writes = writes
 
     @property
     def done(self) -> bool:
@@ -72,6 +81,8 @@ class RunStore:
 
     def checkpoint(self, state: dict[str, Any]) -> None:
         """Write `state` and the length of every file, all or nothing."""
+        if not self._writes:
+            return
         for file in self._files.values():
             file.flush()
             os.fsync(file.fileno())
@@ -96,14 +107,16 @@ class RunStore:
                     f"{path} is damaged ({type(error).__name__}): remove {self.folder} to start "
                     "this run again"
                 ) from error
-        for name, file in self._files.items():
-            file.truncate(state["lengths"][name] if state else 0)
+        if self._writes:
+            for name, file in self._files.items():
+                file.truncate(state["lengths"][name] if state else 0)
         return state
 
     def finish(self) -> None:
         """Mark the run as ended."""
         self.close()
-        (self.folder / "done").touch()
+        if self._writes:
+            (self.folder / "done").touch()
 
     def close(self) -> None:
         """Flush and close the files."""

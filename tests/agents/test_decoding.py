@@ -129,7 +129,8 @@ def test_draws_of_large_vocabularies_follow_the_softmax(size: int, temperature: 
         # One state, in which all rows are, and others with another distribution.
         state = torch.tensor([1, 3]).repeat(250)
         logits = torch.stack([-row.nan_to_num(neginf=0.0), row, torch.zeros(size), row])
-        tokens, logprobs = draw(logits, state, temperature, generator)
+        u = torch.rand(500, 1, generator=generator, dtype=torch.double)
+        tokens, logprobs = draw(logits, state, temperature, u)
         counts += np.bincount(tokens, minlength=size)
         policy = (row / temperature).log_softmax(-1)
         assert torch.allclose(logprobs, policy[tokens], atol=1e-5)

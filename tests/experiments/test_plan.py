@@ -120,7 +120,7 @@ def test_weights_gradients_and_moments_are_exact(
     plain = json.loads((small / "config.json").read_text())
     algorithm, config = build_method(method, knobs)
     uses = {u.what.split(":")[0]: u.bytes for u in held(build(plain), method, algorithm, config)}
-    assert uses["weights"] == bytes_of(weights)
+    assert uses["weights"] + uses.get("their base", 0) == bytes_of(weights)
     assert uses["gradients"] == bytes_of(w.grad for w in weights if w.grad is not None)
     assert uses["AdamW's moments"] == bytes_of(moments)
 
@@ -235,6 +235,28 @@ def test_presets_fit_where_they_say(
     assert code == 0
     assert all(method["fits"] for method in found["methods"].values())
     assert max(method["gib"] for method in found["methods"].values()) > 0.4 * found["gpu_gib"]
+
+
+def test_several_gpus_share_out_weights_and_get_a_launch_line(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    everything = ["qwen3-4b", "--set", "pedagogical.storage=separate", "grpo.storage=shared"]
+    code, stdout, _ = run_plan([*everything, "--json"], monkeypatch, capfd)
+    alone = json.loads(stdout)["methods"]
+    assert code == 1
+    enough = alone["pedagogical"]["sharded_over"]
+    words = [*everything, "--gpus", str(enough)]
+    code, stdout, _ = run_plan([*words, "--json"], monkeypatch, capfd)
+    together = json.loads(stdout)
+    assert code == 0
+    launch = f"accelerate launch --use_fsdp --fsdp_version 2 --num_processes {enough} "
+    assert together["command"].startswith(launch)
+    for method, found in together["methods"].items():
+        assert found["gib"] < alone[method]["gib"]
+        uses = {use["what"]: use["bytes"] for use in found["uses"]}
+        (moments,) = (u["bytes"] for u in alone[method]["uses"] if u["what"] == "AdamW's moments")
+        assert uses[f"AdamW's moments, 1/{enough}"] == moments // enough
+        assert uses["weights that work, gathered"] == 4 * together["parameters"]
 
 
 def test_what_does_not_fit_is_told_with_what_to_change(

@@ -8,9 +8,10 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
+from pedrl_agents.engine import Engine
 from pedrl_agents.learner import Learner, LearnerConfig
 from pedrl_agents.losses import Divergence, PolicyLoss
-from pedrl_agents.torch_policy import Engine, Sampling, Storage, TorchPolicy, load_policy
+from pedrl_agents.torch_policy import Sampling, Storage, TorchPolicy, load_policy
 from pedrl_agents.views import PromptFormat
 from pedrl_agents.vllm_engine import VllmEngine, VllmSettings, vllm_engine
 from pedrl_env.records import GenerationRequest, Role, Signal, Turn
