@@ -97,7 +97,10 @@ def leave() -> None:
 
 def first_to_fail() -> bool:
     """Whether no other process of the run has failed yet: one of them is to say why."""
-    return int(_store().add(_FAILED, 1)) == 1
+    try:
+        return int(_store().add(_FAILED, 1)) == 1
+    except dist.DistError:  # its holder is gone, so another one failed before
+        return False
 
 
 def is_loss(error: Exception) -> bool:
