@@ -30,7 +30,7 @@ from torch.utils._pytree import tree_map_only
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from pedrl_agents.adapters import whole_weights
-from pedrl_agents.decoding import Draws
+from pedrl_agents.decoding import Draws, Ints
 from pedrl_agents.forward import Pair
 from pedrl_agents.learner import Learner, LearnerConfig, Normalisers
 from pedrl_agents.losses import Divergence, PolicyLoss
@@ -219,7 +219,7 @@ class Streams:
         unsigned = np.array(seeds, dtype=np.uint64)
         self._keys = torch.from_numpy(unsigned.view(np.int64)).to(device)
 
-    def __call__(self, rows: Sequence[int]) -> Tensor:
+    def __call__(self, rows: Ints) -> Tensor:
         """Return (B, 1) uniform on [0, 1); see `decoding.Draws`."""
         self._keys = self._keys - 0x61C8864680B583EB  # plus 2^64 / phi, modulo 2^64
         x = self._keys[torch.as_tensor(rows, device=self._keys.device)]

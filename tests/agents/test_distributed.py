@@ -130,7 +130,7 @@ def test_draws_are_those_of_splitmix64() -> None:
     seeds = [0, 1, 2**63 + 5, 2**64 - 1]
     streams = Streams(seeds, torch.device("cpu"))
     for count in range(40):
-        ours = streams([3, 1, 2, 0])[:, 0].tolist()
+        ours = streams(np.array([3, 1, 2, 0]))[:, 0].tolist()
         assert ours == [draw(seeds[i], count) for i in (3, 1, 2, 0)]
 
 
