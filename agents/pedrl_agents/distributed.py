@@ -25,6 +25,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils._pytree import tree_map_only
 from transformers import AutoModelForCausalLM, PreTrainedModel
@@ -59,9 +60,9 @@ def world() -> int:
 
 
 @cache
-def _store() -> dist.Store:
+def _store() -> Any:
     """Return the launcher's store, which outlives any of its processes."""
-    store, _, _ = next(dist.rendezvous("env://"))  # type: ignore[no-untyped-call]
+    store, _, _ = next(rendezvous("env://"))
     return store
 
 

@@ -119,15 +119,14 @@ def held(base: Path, out: Path) -> None:
     for role, model in policy.models.items():
         weights = list(model.parameters())
         state = learner.optimizers[role].state
-        tensors = {
+        tensors: dict[str, list[Any]] = {
             "weights": weights,
             "gradients": [w.grad for w in weights],
             "moments": [state[w]["exp_avg"] for w in weights],
         }
         assert all(isinstance(t, DTensor) for kind in tensors.values() for t in kind)
         counts[role] = {
-            kind: sum(t.to_local().numel() for t in of_kind)  # type: ignore[union-attr]
-            for kind, of_kind in tensors.items()
+            kind: sum(t.to_local().numel() for t in of_kind) for kind, of_kind in tensors.items()
         }
         counts[role]["all"] = sum(w.numel() for w in weights)
     torch.save(counts, out / f"held{rank()}.pt")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ tokens_per_batch = 256
 """
 
 
-def load(path: Path) -> object:
+def load(path: Path) -> Any:
     return torch.load(path, weights_only=False)
 
 
@@ -68,7 +69,7 @@ def test_updates_are_those_of_one_process(tiny_base: Path, together: Path, name:
     before = sharded.learner_of(tiny_base, name)[0].state()
     theirs = sharded.train(tiny_base, name)
     then = sharded.train(tiny_base, name, copy.deepcopy(theirs))
-    for left, wanted in zip(ours, (theirs, then), strict=True):  # type: ignore[call-overload]
+    for left, wanted in zip(ours, (theirs, then), strict=True):
         for mine, other in zip(left.metrics, wanted.metrics, strict=True):
             assert mine == pytest.approx(other, rel=1e-4, abs=1e-6)
         for role, weights in wanted.models.items():
@@ -83,8 +84,8 @@ def test_each_process_holds_half(together: Path) -> None:
     both = [load(together / f"held{rank}.pt") for rank in (0, 1)]
     for role in ("student", "teacher"):
         for kind in ("weights", "gradients", "moments"):
-            mine, theirs = (counts[role][kind] for counts in both)  # type: ignore[index]
-            assert mine + theirs == both[0][role]["all"]  # type: ignore[index]
+            mine, theirs = (counts[role][kind] for counts in both)
+            assert mine + theirs == both[0][role]["all"]
             assert mine < 0.6 * (mine + theirs)
 
 
@@ -94,7 +95,7 @@ def test_tokens_do_not_depend_on_the_number_of_processes(tiny_base: Path, togeth
     assert run_processes(1, sharded.sample_together, tiny_base, alone, log=alone / "log") == [0]
     files = [alone / "sampled0.pt", together / "sampled0.pt", together / "sampled1.pt"]
     everyone = [load(file) for file in files]
-    groups: list[list[Group]] = [groups for groups, _ in everyone]  # type: ignore[misc]
+    groups: list[list[Group]] = [sampled for sampled, _ in everyone]
     for left, right in ((0, 1), (1, 2)):
         for mine, other in zip(groups[left], groups[right], strict=True):
             assert (mine.task.id, mine.role) == (other.task.id, other.role)
@@ -105,7 +106,7 @@ def test_tokens_do_not_depend_on_the_number_of_processes(tiny_base: Path, togeth
             assert [t.group for t in mine.trajectories] == [t.group for t in other.trajectories]
     answers = {t.turns[0].action_ids for g in groups[0] for t in g.trajectories}
     assert len(answers) > 5  # no two rows share their draws
-    scores: list[list[TokenScores]] = [scores for _, scores in everyone]  # type: ignore[misc]
+    scores: list[list[TokenScores]] = [read for _, read in everyone]
     for one in scores[1:]:
         for a, b in zip(scores[0], one, strict=True):
             assert np.allclose(a.logprobs, b.logprobs, atol=1e-5)
