@@ -240,7 +240,8 @@ def test_presets_fit_where_they_say(
 def test_several_gpus_share_out_weights_and_get_a_launch_line(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    everything = ["qwen3-4b", "--set", "pedagogical.storage=separate", "grpo.storage=shared"]
+    everything = ["qwen3-4b", "--gpu", "H200"]
+    everything += ["--set", "pedagogical.storage=separate", "grpo.storage=shared"]
     code, stdout, _ = run_plan([*everything, "--json"], monkeypatch, capfd)
     alone = json.loads(stdout)["methods"]
     assert code == 1
