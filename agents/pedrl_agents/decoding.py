@@ -4,7 +4,7 @@ Samples of a prompt that are the same so far have the same keys, values and next
 are one *state*, computed once; it branches where their draws differ.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,6 +21,7 @@ from pedrl_agents.attention import GROUPED
 Ints = NDArray[np.int64]
 Draws = Callable[[Ints], Tensor]
 """Rows of a batch, at each of their tokens: (B, 1) uniform on [0, 1), in double precision."""
+TOKENS_SAMPLED = 65536  # side by side, prompts repeated
 PER_BLOCK = 512
 """Vocabulary entries that are summed before one of them is looked for."""
 
@@ -246,6 +247,7 @@ def draw(
         temperature: of the draws.
         u: of each row, uniform on [0, 1), in double precision.
     """
+    logits = logits.float()  # of a pass in half precision
     if temperature == 0:
         tokens = logits.argmax(-1)[state]
         return tokens, torch.log_softmax(logits, dim=-1)[state, tokens]
@@ -267,3 +269,26 @@ def draw(
         entry = torch.searchsorted(within, torch.minimum(u - before, within[:, -1:]))
         tokens = (block * PER_BLOCK + entry).squeeze(-1)
     return tokens, weights[state, tokens].log()
+
+
+def sample_batches(
+    lengths: Sequence[int], samples: Sequence[int], longest: int, rows: int
+) -> list[list[int]]:
+    """Cut requests, in order, into batches that are sampled side by side.
+
+    Args:
+        lengths: of their prompts, in tokens.
+        samples: of each.
+        longest: answer.
+        rows: a batch has at most so many, unless it is one request.
+    """
+    batches: list[list[int]] = []
+    used = taken = 0
+    for i, (length, n) in enumerate(zip(lengths, samples, strict=True)):
+        used += n * (length + longest)
+        taken += n
+        if not batches or used > TOKENS_SAMPLED or taken > rows:
+            batches.append([])
+            used, taken = n * (length + longest), n
+        batches[-1].append(i)
+    return batches

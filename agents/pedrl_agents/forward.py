@@ -8,6 +8,7 @@ prompt, in which a token sees its ancestors alone. Logits are made for action to
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from transformers import DynamicCache, PreTrainedModel
 from pedrl_agents.attention import GROUPED, PLAIN
 
 Pair = tuple[tuple[int, ...], tuple[int, ...]]
+Precision = Literal["fp32", "bf16"]
 LOGITS_PER_CHUNK = 2**24
 """Logits that are held at once: 64 MiB in single precision, a few times over in a divergence."""
 
@@ -91,6 +93,11 @@ class _Tree:
                     self.depths.append(t + 1)
                 node = self.children[edge]
         return path
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """Return the context in which models compute; weights stay in single precision."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
 def pad_left(

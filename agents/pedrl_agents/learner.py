@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -22,7 +22,9 @@ from pedrl_agents.adapters import Lora, bare
 from pedrl_agents.forward import (
     LOGITS_PER_CHUNK,
     Packed,
+    Precision,
     action_hidden,
+    autocast,
     branching,
     in_chunks,
     micro_batches,
@@ -56,8 +58,8 @@ class LearnerConfig:
         ema_decay: share of its old weights that a teacher with ``storage = "ema"`` keeps at each
             update of the student (SDPO: 0.95).
         lora: the adapters of ``storage = "lora"``.
-        precision: ``bf16`` runs forward and backward passes under autocast; the weights, their
-            gradients and AdamW's moments stay in single precision.
+        precision: ``bf16`` runs every pass under autocast, those that sample and score too; the
+            weights, their gradients and AdamW's moments stay in single precision.
         tokens_per_batch: padded tokens of one micro-batch, whose gradients are accumulated; a
             memory knob that changes no result.
         logits_per_chunk: logits over the vocabulary that are held at once; likewise.
@@ -71,7 +73,7 @@ class LearnerConfig:
     betas: tuple[float, float] = (0.9, 0.99)
     ema_decay: Share = 0.95
     lora: Lora = Lora()
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
     tokens_per_batch: Positive = 16384
     logits_per_chunk: Positive = LOGITS_PER_CHUNK
 
@@ -171,7 +173,7 @@ class Learner:
         policy, model = self.policy, self.policy.models[role]
         pairs = [(s.prompt_ids, s.action_ids) for s in signals]
         packed = pack(pairs, policy.pad, policy.device, branching(model))
-        with self._autocast():
+        with autocast(policy.device, self.config.precision):
             hidden = action_hidden(model, packed)
             policy.processed_tokens += packed.processed_tokens
             loss = hidden.new_zeros((), dtype=torch.float32)
@@ -268,10 +270,6 @@ class Learner:
             models["teacher"].parameters(), models["student"].parameters(), strict=True
         ):
             mine.lerp_(theirs, rate)
-
-    def _autocast(self) -> torch.autocast:
-        half = self.config.precision == "bf16"
-        return torch.autocast(self.policy.device.type, torch.bfloat16, enabled=half)
 
     def _optimizer(self, role: Role) -> torch.optim.AdamW:
         config = self.config

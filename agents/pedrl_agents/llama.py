@@ -35,6 +35,7 @@ def _fits(model: PreTrainedModel) -> bool:
         isinstance(model, LlamaForCausalLM)
         and model.device.type == "cpu"
         and model.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
         and not (model.config.attention_bias or model.config.mlp_bias)
         and rope["rope_type"] in ("default", "linear", "llama3")
     )

@@ -20,12 +20,14 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from pedrl_agents.adapters import Lora, adapter_state, add_adapter, merged
 from pedrl_agents.attention import implementation
-from pedrl_agents.decoding import Decoder, Draws, draw, one_stream, split
+from pedrl_agents.decoding import Decoder, Draws, draw, one_stream, sample_batches, split
 from pedrl_agents.engine import Engine
 from pedrl_agents.forward import (
     LOGITS_PER_CHUNK,
     Pair,
+    Precision,
     action_hidden,
+    autocast,
     branching,
     in_chunks,
     micro_batches,
@@ -41,7 +43,6 @@ from pedrl_env.records import GenerationRequest, Privileged, Role, Task, TokenSc
 from pedrl_sandbox.errors import PedrlError
 
 Storage = Literal["separate", "shared", "ema", "lora"]
-TOKENS_SAMPLED = 65536  # side by side, prompts repeated
 ROLES: Final[tuple[Role, ...]] = ("student", "teacher")
 COMPACT_BELOW = 0.75  # drop finished sequences from the batch once this share is still alive
 
@@ -75,6 +76,7 @@ class TorchPolicy:
         storage: how the two roles' weights hang together; the learner acts on it.
         view: how tasks become prompts, and answers code.
         engine: samples instead of this class, if there is one.
+        precision: in which this class samples and scores.
         processed_tokens: tokens computed by forward passes so far, sampling included.
     """
 
@@ -89,6 +91,7 @@ class TorchPolicy:
         prompt_format: PromptFormat = "auto",
         engine: Engine | None = None,
         logits_per_chunk: int = LOGITS_PER_CHUNK,
+        precision: Precision = "fp32",
     ) -> None:
         self.models = models
         self.storage = storage
@@ -98,6 +101,7 @@ class TorchPolicy:
         self.view = View(tokenizer, prompt_format, context)
         self.tokens_per_batch = tokens_per_batch
         self.logits_per_chunk = logits_per_chunk
+        self.precision = precision
         self.processed_tokens = 0
         self.eos: int = tokenizer.eos_token_id
         self.pad: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.eos
@@ -176,15 +180,19 @@ class TorchPolicy:
         generator: torch.Generator,
         seeds: Sequence[int],
     ) -> Iterator[tuple[int, Turn]]:
-        first = 0
-        model = decoder(self.models[role])
-        for batch in _sample_batches([len(p) for p in prompts], samples, self):
-            mine = [samples[j] for j in batch]
-            asked = [prompts[j] for j in batch]
-            draws = self._draws(generator, seeds[first : first + sum(mine)])
-            for row, turn in self._sample(model, asked, mine, draws):
-                yield first + row, turn
-            first += sum(mine)
+        first, sampling = 0, self.sampling
+        lengths = [len(p) for p in prompts]
+        with autocast(self.device, self.precision):
+            model = decoder(self.models[role])
+            for batch in sample_batches(
+                lengths, samples, sampling.max_new_tokens, sampling.rows_per_batch
+            ):
+                mine = [samples[j] for j in batch]
+                asked = [prompts[j] for j in batch]
+                draws = self._draws(generator, seeds[first : first + sum(mine)])
+                for row, turn in self._sample(model, asked, mine, draws):
+                    yield first + row, turn
+                first += sum(mine)
 
     def _row_seeds(self, seed: int, role: Role, places: Sequence[tuple[int, int]]) -> Sequence[int]:
         """Return a seed for each row: what is sampled beside it changes nothing but rounding."""
@@ -264,14 +272,15 @@ class TorchPolicy:
         for batch in micro_batches(pairs, self.tokens_per_batch):
             chosen = [pairs[i] for i in batch]
             packed = pack(chosen, self.pad, self.device, branching(model))
-            hidden = action_hidden(model, packed)
+            with autocast(self.device, self.precision):
+                hidden = action_hidden(model, packed)
+                values = in_chunks(
+                    lambda rows, actions: token_statistics(tempered(head, rows, scale), actions),
+                    self.logits_per_chunk // head.weight.shape[0],
+                    hidden,
+                    packed.tokens,
+                )
             self.processed_tokens += packed.processed_tokens
-            values = in_chunks(
-                lambda rows, actions: token_statistics(tempered(head, rows, scale), actions),
-                self.logits_per_chunk // head.weight.shape[0],
-                hidden,
-                packed.tokens,
-            )
             rows = values.double()[packed.edge].cpu().split([len(a) for _, a in chosen])
             for i, mine in zip(batch, rows, strict=True):
                 scores[i] = TokenScores(*np.ascontiguousarray(mine.numpy().T))
@@ -310,21 +319,6 @@ class TorchPolicy:
         self.tokenizer.save_pretrained(folder)
 
 
-def _sample_batches(lengths: list[int], samples: list[int], policy: TorchPolicy) -> list[list[int]]:
-    """Cut requests, in order, into batches that fit the token budget and rows of the policy."""
-    sampling = policy.sampling
-    batches: list[list[int]] = []
-    used = rows = 0
-    for i, (length, n) in enumerate(zip(lengths, samples, strict=True)):
-        used += n * (length + sampling.max_new_tokens)
-        rows += n
-        if not batches or used > TOKENS_SAMPLED or rows > sampling.rows_per_batch:
-            batches.append([])
-            used, rows = n * (length + sampling.max_new_tokens), n
-        batches[-1].append(i)
-    return batches
-
-
 def load_policy(
     checkpoint: Path,
     sampling: Sampling,
@@ -335,6 +329,7 @@ def load_policy(
     engine: Engine | None = None,
     tokens_per_batch: int = 16384,
     logits_per_chunk: int = LOGITS_PER_CHUNK,
+    precision: Precision = "fp32",
     kind: "type[TorchPolicy]" = TorchPolicy,
 ) -> TorchPolicy:
     """Load a Hugging Face folder as student and teacher.
@@ -351,6 +346,7 @@ def load_policy(
         engine: what samples, in place of transformers.
         tokens_per_batch: padded tokens that are scored at once.
         logits_per_chunk: logits over the vocabulary that are held at once.
+        precision: ``bf16`` samples and scores under autocast.
         kind: of policy.
 
     Raises:
@@ -387,6 +383,7 @@ def load_policy(
         prompt_format,
         engine,
         logits_per_chunk,
+        precision,
     )
 
 

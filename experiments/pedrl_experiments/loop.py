@@ -99,6 +99,7 @@ class Run:
             _engine(config),
             learner_config.tokens_per_batch,
             learner_config.logits_per_chunk,
+            learner_config.precision,
             ShardedPolicy if joined() else TorchPolicy,
         )
         self.learner = (ShardedLearner if joined() else Learner)(

@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from pedrl_agents.adapters import Lora
 from pedrl_agents.algorithm import Algorithm
+from pedrl_agents.decoding import TOKENS_SAMPLED
 from pedrl_agents.learner import LearnerConfig
 from pedrl_agents.vllm_engine import GIB, VllmSettings
 from pedrl_sandbox.errors import PedrlError
@@ -22,7 +23,6 @@ from pedrl_sandbox.errors import PedrlError
 Phase = Literal["always", "sampling", "scoring", "learning", "stepping"]
 FP32: Final = 4
 LOGITS_COPIES: Final = 8  # divergences make the most of them
-SAMPLED_TOKENS: Final = 65536  # `torch_policy.TOKENS_SAMPLED`
 VLLM_OWN: Final = 2 * GIB
 DISTILLING: Final = ("opsd", "hdpo", "sdft", "sdpo")
 TRAINED_TEACHERS: Final = ("pedagogical", "teacher-rl", "jolt", "pi-distill")
@@ -260,7 +260,7 @@ def passing(
 
 def _sampling(layer: Layer, load: Load, kv: int) -> list[Use]:
     length = load.longest
-    side_by_side = min(load.tasks * load.group, load.rows_per_batch, SAMPLED_TOKENS // length)
+    side_by_side = min(load.tasks * load.group, load.rows_per_batch, TOKENS_SAMPLED // length)
     rows = max(load.group, side_by_side)
     return [
         Use(f"keys and values of {rows} answers, fp32", rows * length * kv, "sampling"),

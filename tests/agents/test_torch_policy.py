@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from pedrl_agents.torch_policy import Sampling, TorchPolicy, load_policy
+from pedrl_agents.torch_policy import Sampling, Storage, TorchPolicy, load_policy
 from pedrl_env.records import GenerationRequest, Role, Turn
 from pedrl_sandbox.errors import PedrlError
 from pedrl_tasks.lexicon import Lexicon
@@ -39,6 +39,22 @@ def test_sampled_logprobs_equal_a_fresh_score(policy: TorchPolicy, role: Role) -
         assert score.logprobs == pytest.approx(np.array(turn.logprobs), abs=1e-4)
         assert (score.gaps >= 0).all()
         assert score.entropies.shape == score.gaps.shape == (len(turn.action_ids),)
+
+
+@pytest.mark.parametrize("storage", ["separate", "lora"])
+def test_half_precision_samples_what_it_scores(tiny_base: Path, storage: Storage) -> None:
+    half = load_policy(tiny_base, Sampling(24), storage, precision="bf16")
+    turns = [t for group in half.generate(requests("student", 12), seed=3) for t in group]
+    pairs = [(t.prompt_ids, t.action_ids) for t in turns]
+    told = np.concatenate([t.logprobs for t in turns])
+    again = np.concatenate([s.logprobs for s in half.score("student", pairs)])
+    whole = np.concatenate(
+        [s.logprobs for s in load_policy(tiny_base, Sampling()).score("student", pairs)]
+    )
+    assert np.abs(told - again).mean() < 0.01
+    assert np.abs(told - again).max() < 0.2
+    assert 1e-4 < np.abs(told - whole).mean() < 0.05  # it is half, and the same model
+    assert {w.dtype for w in half.models["student"].parameters()} == {torch.float32}
 
 
 def test_roles_have_their_own_weights_and_prompts(policy: TorchPolicy) -> None:
