@@ -124,6 +124,7 @@ def bench_train(
     steps: int = 0,
     rounds: int = 7,
     threads: int = 0,
+    rows: int = 32,
     passes: int = 0,
     attention: Literal["sdpa", "eager"] = "sdpa",
     sandbox: str = "zygote",
@@ -145,6 +146,7 @@ def bench_train(
         steps: of a round; 0 means 5 on `lexicon` and 1 elsewhere.
         rounds: that are counted, after one to warm up.
         threads: of torch, on either side; 0 means one per core.
+        rows: that ours samples side by side; their verdicts come while the next are sampled.
         passes: micro-batches of a step in TRL; 0 means 1 on `lexicon` and 4 elsewhere.
         attention: implementation that TRL's model uses.
         sandbox: backend that runs submissions, on both sides.
@@ -166,6 +168,7 @@ def bench_train(
         settings={"grpo": knobs},
         tasks_per_step=tasks or (16 if small else 8),
         max_new_tokens=tokens or (32 if small else 64),
+        rows_per_batch=rows,
         budget=sys.maxsize,
         sandbox=sandbox,
     )
