@@ -46,7 +46,8 @@ T = TypeVar("T")
 
 def joined() -> bool:
     """Whether a launcher started this process, and it joined the others."""
-    return dist.is_initialized()
+    # Not that alone: a vLLM engine makes a process group of its own, of one.
+    return dist.is_initialized() and "RANK" in os.environ
 
 
 def rank() -> int:

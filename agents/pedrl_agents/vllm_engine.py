@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import urlsplit
 
 import torch
-import torch.distributed as dist
 from transformers import AutoConfig, PreTrainedModel
 
+from pedrl_agents.distributed import joined
 from pedrl_agents.knobs import Count, Positive
 from pedrl_agents.vllm_heads import widening
 from pedrl_env.records import Role, Turn
@@ -119,7 +119,7 @@ class VllmEngine:
             block_size=settings.block_size,
             enforce_eager=settings.eager,
             # Processes that train together have an engine each: it is not shared out.
-            distributed_executor_backend="external_launcher" if dist.is_initialized() else None,
+            distributed_executor_backend="external_launcher" if joined() else None,
             enable_prefix_caching=True,
             logprobs_mode="processed_logprobs",  # of what is drawn from: at its temperature
             hf_overrides=self._widening.overrides(config) if self._widening else None,

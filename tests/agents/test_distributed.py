@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from transformers import AutoModelForCausalLM
 
-from pedrl_agents.distributed import Streams
+from pedrl_agents.distributed import Streams, joined, world
 from pedrl_agents.torch_policy import Sampling, load_policy
 from pedrl_env.records import Group, TokenScores
 from pedrl_experiments.store import read_rows
@@ -118,6 +119,15 @@ def test_tokens_do_not_depend_on_the_number_of_processes(tiny_base: Path, togeth
     config = json.loads((together / "saved" / "config.json").read_text())
     assert config["architectures"] == ["LlamaForCausalLM"]
     assert AutoModelForCausalLM.from_pretrained(together / "saved") is not None
+
+
+def test_a_process_group_that_somebody_else_made_is_not_ours(tmp_path: Path) -> None:
+    alone = f"file://{tmp_path}/group"  # vLLM makes one of this size
+    dist.init_process_group("gloo", init_method=alone, rank=0, world_size=1)
+    try:
+        assert (joined(), world()) == (False, 1)
+    finally:
+        dist.destroy_process_group()
 
 
 def test_draws_are_those_of_splitmix64() -> None:
