@@ -124,7 +124,7 @@ def bench_train(
     steps: int = 0,
     rounds: int = 7,
     threads: int = 0,
-    rows: int = 32,
+    rows: int = 64,
     passes: int = 0,
     attention: Literal["sdpa", "eager"] = "sdpa",
     sandbox: str = "zygote",
