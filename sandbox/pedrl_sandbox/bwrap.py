@@ -132,7 +132,8 @@ class ZygoteSandbox(WarmSandbox):
         if tiny_init.supported():
             inside["init"] = tiny_init.program()
         for name, content in inside.items():
-            by_descriptor += ["--perms", "0555", "--ro-bind-data", f"{{fd:{len(files)}}}"]
+            # Copied, not mounted: each job's namespace would copy fifteen more mounts.
+            by_descriptor += ["--perms", "0555", "--file", f"{{fd:{len(files)}}}"]
             by_descriptor.append(f"/pedrl/{name}")
             files.append(content)
         argv = [str(bwrap), *_flags(python, self._room), *by_descriptor]

@@ -46,7 +46,7 @@ _CMSG_BYTES: Final = socket.CMSG_SPACE(_FDS.size)
 class Namespaces:
     """Every job gets namespaces and workspaces of its own.
 
-    Those of the next job are made as soon as the last has ended.
+    Those of the next job are made while one runs: on another core, they cost it no time.
 
     Args:
         folders: the workspaces, each a mount point.
@@ -75,8 +75,8 @@ class Namespaces:
             os.close(pidfd)
 
     def nproc(self, processes: int) -> int:
-        """The limit that lets a job have ``processes``: supervisor, template and init count too."""
-        return processes + 3
+        """The limit that lets a job have ``processes``: ours count too, and two inits."""
+        return processes + 4
 
     def confine_child(self) -> None:
         """Give up everything, in the forked child."""
@@ -88,12 +88,12 @@ class Namespaces:
         """The process whose death ends the job ``main``."""
         return self._init or main
 
-    def end(self, main: int) -> tuple[int, int]:
+    def end(self, main: int, root: int) -> tuple[int, int]:
         """Wait for ``main``, let nothing of the job live; its exit code and CPU µs."""
         _, status, usage = os.wait4(main, WAIT_ALL)
-        if self._init:
-            os.kill(self._init, signal.SIGKILL)  # and the kernel kills the rest of the namespace
-            os.wait4(self._init, WAIT_ALL)
+        if root != main:
+            os.kill(root, signal.SIGKILL)  # and the kernel kills the rest of the namespace
+            os.wait4(root, WAIT_ALL)
         return os.waitstatus_to_exitcode(status), _cpu_us(usage.ru_utime + usage.ru_stime)
 
     def clean(self) -> bool:
@@ -147,7 +147,7 @@ class OtherUser:
         """The process whose death ends the job ``main``; what it started is killed after it."""
         return main
 
-    def end(self, main: int) -> tuple[int, int]:
+    def end(self, main: int, root: int) -> tuple[int, int]:
         """Wait for ``main``, let nothing of the job live; its exit code and CPU µs of all."""
         return _reap(main, lambda: os.kill(-1, signal.SIGKILL))
 
@@ -193,7 +193,7 @@ class Subreaper:
         """The process whose death ends the job ``main``; what it started is killed after it."""
         return main
 
-    def end(self, main: int) -> tuple[int, int]:
+    def end(self, main: int, root: int) -> tuple[int, int]:
         """Wait for ``main``, let nothing of the job live; its exit code and CPU µs of all."""
         return _reap(main, self._kill_children)
 
@@ -239,18 +239,19 @@ def main(control: socket.socket, jobs: Jobs, null: int) -> NoReturn:
                 sys.excepthook(*sys.exc_info())
             finally:
                 os._exit(1)
-        control.send(STARTED.pack(jobs.root_of(main), main))
+        root = jobs.root_of(main)
+        control.send(STARTED.pack(root, main))
         if main < 0:
             os._exit(1)  # out of processes here: the next sandbox may have better luck
         os.close(out)
         os.close(reply)
         os.close(request)
-        code, cpu_us = jobs.end(main)
+        jobs.prepare()  # for the next
+        code, cpu_us = jobs.end(main, root)
         clean = bool(flags & wire.KEEP) or jobs.clean()
         now = _process_cpu_us()
         control.send(ENDED.pack(code, cpu_us + now - own, clean))
         own = now
-        jobs.prepare()
 
 
 def warm(null: int, packages: str, preload: list[str], limits: tuple[int, int]) -> None:
