@@ -14,7 +14,7 @@ import os
 import re
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from types import TracebackType
@@ -134,17 +134,18 @@ class Verifier:
     def _grade(self, asked: Sequence["_Asked"]) -> tuple[dict[bytes, Verdict], float]:
         """Run submissions to their verdicts, in the thread that owns the sandboxes."""
         graded = self._grader.grade([(item.prepared, item.program) for item in asked])
-        verdicts = {
-            item.key: self._same.setdefault(verdict, verdict)
-            for item, (verdict, _) in zip(asked, graded, strict=True)
-        }
+        verdicts = {item.key: verdict for item, (verdict, _) in zip(asked, graded, strict=True)}
         had = {key: verdict for key, verdict in verdicts.items() if verdict.judged}
         cpu_s = sum(used for _, used in graded)
         self._cpu_s += cpu_s
         self._infra_errors += len(verdicts) - len(had)
         if self._caching:
-            self._cache |= had
+            for key, verdict in had.items():
+                self._keep(verdict, [key])
         return verdicts, cpu_s
+
+    def _keep(self, verdict: Verdict, keys: Iterable[bytes]) -> None:
+        self._cache |= dict.fromkeys(keys, self._same.setdefault(verdict, verdict))
 
     def _know(self, task: Task) -> Prepared:
         """What all submissions to ``task`` share, made once."""
@@ -158,15 +159,13 @@ class Verifier:
         whose: dict[int, list[str]] = {id(verdict): [] for verdict in self._same}
         for key, verdict in self._cache.items():
             whose[id(verdict)].append(key.hex())
-        return [(asdict(v), whose[id(v)]) for v in self._same if whose[id(v)]]
+        return [(asdict(verdict), whose[id(verdict)]) for verdict in self._same]
 
     def load_cache_state(self, state: Sequence[tuple[dict[str, Any], list[str]]]) -> None:
         """Take over what ``cache_state`` returned."""
         for fields, keys in state:
             lists = {name: tuple(fields[name]) for name in ("results", "names")}
-            verdict = Verdict(**{**fields, **lists})
-            verdict = self._same.setdefault(verdict, verdict)
-            self._cache |= dict.fromkeys(map(bytes.fromhex, keys), verdict)
+            self._keep(Verdict(**{**fields, **lists}), map(bytes.fromhex, keys))
 
     def close(self) -> None:
         """End the thread and the sandboxes."""

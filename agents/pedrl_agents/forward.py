@@ -31,6 +31,7 @@ class Packed:
 
     Attributes:
         context: (P, Tp) prompts without their last token, left-padded; `context_mask` alike.
+        mask: (B, T) true on real action tokens, of actions padded on the right.
         owner: (R,) the prompt of each row of `inputs`: a sequence, or the tree of a prompt.
         inputs: (R, L) the last prompt token, then what follows it but for last actions;
             right-padded.
@@ -40,11 +41,11 @@ class Packed:
         node: (E,) of the distinct predictions, the index of the input in ``inputs.flatten()``.
         tokens: (E,) what is predicted there.
         edge: (N,) the prediction that each action token is, in the order of ``mask.nonzero()``.
-        actions: (B, T) right-padded; `mask` is true on real action tokens.
     """
 
     context: Int[Tensor, "P Tp"]
     context_mask: Int[Tensor, "P Tp"]
+    mask: Bool[Tensor, "B T"]
     owner: Int[Tensor, " R"]
     inputs: Int[Tensor, "R L"]
     depth: Int[Tensor, "R L"]
@@ -52,8 +53,6 @@ class Packed:
     node: Int[Tensor, " E"]
     tokens: Int[Tensor, " E"]
     edge: Int[Tensor, " N"]
-    actions: Int[Tensor, "B T"]
-    mask: Bool[Tensor, "B T"]
 
     @property
     def processed_tokens(self) -> int:
@@ -124,7 +123,6 @@ def pack(pairs: Sequence[Pair], pad: int, device: torch.device, branching: int =
     owner = [index.setdefault(prompt, len(index)) for prompt, _ in pairs]
     width = max(len(a) for _, a in pairs)
     lengths = torch.tensor([len(a) for _, a in pairs], device=device)
-    actions = torch.tensor([list(a) + [pad] * (width - len(a)) for _, a in pairs], device=device)
     mask = torch.arange(width, device=device) < lengths[:, None]
     context, context_mask = pad_left([p[:-1] for p in index], pad, device)
     if branching:
@@ -134,24 +132,15 @@ def pack(pairs: Sequence[Pair], pad: int, device: torch.device, branching: int =
         before = context.shape[1]
         tree_cost = len(trees) * longest * (branching + before + longest)
         if tree_cost < len(pairs) * width * (branching + before + width):
-            rows, inputs, depth, seen, node, tokens, edge = _planted(trees, paths, owner, pad)
-            return Packed(
-                context,
-                context_mask,
-                owner=torch.as_tensor(rows, device=device),
-                inputs=torch.as_tensor(inputs, device=device),
-                depth=torch.as_tensor(depth, device=device),
-                seen=torch.as_tensor(seen, device=device),
-                node=torch.as_tensor(node, device=device),
-                tokens=torch.as_tensor(tokens, device=device),
-                edge=torch.as_tensor(edge, device=device),
-                actions=actions,
-                mask=mask,
-            )
+            planted = _planted(trees, paths, owner, pad)
+            fields = (torch.as_tensor(array, device=device) for array in planted)
+            return Packed(context, context_mask, mask, *fields)
+    actions = torch.tensor([list(a) + [pad] * (width - len(a)) for _, a in pairs], device=device)
     last = torch.tensor([p[-1] for p, _ in pairs], device=device)
     return Packed(
         context,
         context_mask,
+        mask,
         owner=torch.tensor(owner, device=device),
         inputs=torch.cat([last[:, None], actions[:, :-1]], dim=1),
         depth=torch.arange(width, device=device).expand(len(pairs), -1),
@@ -159,8 +148,6 @@ def pack(pairs: Sequence[Pair], pad: int, device: torch.device, branching: int =
         node=mask.flatten().nonzero()[:, 0],
         tokens=actions[mask],
         edge=torch.arange(int(mask.sum()), device=device),
-        actions=actions,
-        mask=mask,
     )
 
 

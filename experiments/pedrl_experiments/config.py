@@ -172,6 +172,11 @@ def build_vllm(settings: Mapping[str, Value]) -> VllmSettings:
     return built
 
 
+def vllm_url(config: CompareConfig) -> str:
+    """Return where the vLLM server is that samples; empty if none does."""
+    return build_vllm(config.vllm).url if config.backend == "vllm" else ""
+
+
 def build_method(name: str, knobs: Mapping[str, Value]) -> tuple[Algorithm, LearnerConfig]:
     """Build an algorithm and its learner's config from flat knobs.
 

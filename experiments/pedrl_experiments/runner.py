@@ -37,7 +37,7 @@ from pedrl_env.records import MetricsRow, TaskResult
 from pedrl_env.registry import make_suite
 from pedrl_env.verifier import Verifier
 from pedrl_experiments.bases import base_path
-from pedrl_experiments.config import CompareConfig, build_vllm
+from pedrl_experiments.config import CompareConfig, build_vllm, vllm_url
 from pedrl_experiments.loop import RunKey, run_one
 from pedrl_experiments.report import write_report
 from pedrl_experiments.statistics import gain_over_base
@@ -108,14 +108,14 @@ def check_workers(workers: int, config: CompareConfig) -> None:
     """
     if workers < 0:
         raise PedrlError(f"workers must be at least 1, or 0 for one per core, not {workers}")
-    if config.backend == "vllm" and build_vllm(config.vllm).url and workers != 1:
+    if vllm_url(config) and workers != 1:
         raise PedrlError("a vLLM server (vllm.url) serves one run at a time: add --workers 1")
 
 
 def _check_launched(workers: int, config: CompareConfig) -> None:
     if workers > 1:
         raise PedrlError("launched processes train one run at a time: leave out --workers")
-    if config.backend == "vllm" and build_vllm(config.vllm).url:
+    if vllm_url(config):
         raise PedrlError(
             "a vLLM server (vllm.url) samples for one process: leave it out, and each of those "
             "that were launched has an engine of its own"
@@ -136,7 +136,7 @@ def check_ready(config: CompareConfig) -> None:
     if not suite.tasks(config.eval_split):
         raise PedrlError(f"suite {config.suite!r} has no {config.eval_split} tasks")
     vllm = build_vllm(config.vllm)
-    if config.backend == "vllm" and vllm.url:
+    if vllm_url(config):
         vllm_server(base_path(config), vllm)
     elif config.backend == "vllm":
         check_vllm()

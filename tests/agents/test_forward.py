@@ -57,7 +57,7 @@ def test_packed_logits_equal_plain_ones(
         packed = pack(pairs, 0, CPU, worth)
         logits = action_logits(model, packed)
         expected = torch.cat([plain_logits(model, p) for p in pairs])
-    assert packed.actions[packed.mask].tolist() == [a for _, action in pairs for a in action]
+    assert packed.tokens[packed.edge].tolist() == [a for _, action in pairs for a in action]
     assert logits.shape == expected.shape
     assert (logits - expected).abs().max().item() < 1e-4
 
@@ -111,7 +111,7 @@ def test_what_answers_begin_with_alike_is_computed_once() -> None:
     assert packed.seen is not None
     assert packed.seen[0, 5].nonzero()[:, 0].tolist() == [0, 1, 4, 5]
     assert packed.tokens.tolist() == [10, 11, 12, 13, 14, 15, 12, 13, 22, 10, 11]
-    assert packed.tokens[packed.edge].tolist() == packed.actions[packed.mask].tolist()
+    assert packed.tokens[packed.edge].tolist() == [a for _, action in BRANCHED for a in action]
 
 
 def test_a_tree_is_made_only_where_it_costs_less_and_attention_is_plain(

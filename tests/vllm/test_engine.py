@@ -218,8 +218,8 @@ def test_prefixes_are_computed_once_and_never_with_old_weights(
     assert apart(policy, "teacher", sampled(policy, "teacher")) < EXACT
 
 
-def test_a_rollout_that_is_given_up_leaves_nothing_behind(base: Path, engine: VllmEngine) -> None:
-    policy = make_policy(base, engine)
+def check_giving_up(policy: TorchPolicy) -> None:
+    """Break a rollout off: what is sampled after it is as if it had never been."""
     wanted = sampled(policy, "student", seed=4)
 
     def fail(index: int, sample: int, turn: Turn) -> None:
@@ -229,9 +229,12 @@ def test_a_rollout_that_is_given_up_leaves_nothing_behind(base: Path, engine: Vl
         policy.generate(requests("student", 8), 4, fail)
     nudge(policy, "teacher")
     assert apart(policy, "teacher", sampled(policy, "teacher")) < EXACT
-    assert [t.action_ids for t in sampled(policy, "student", seed=4)] == [
-        t.action_ids for t in wanted
-    ]
+    again = [t.action_ids for t in sampled(policy, "student", seed=4)]
+    assert again == [t.action_ids for t in wanted]
+
+
+def test_a_rollout_that_is_given_up_leaves_nothing_behind(base: Path, engine: VllmEngine) -> None:
+    check_giving_up(make_policy(base, engine))
 
 
 def test_draws_follow_the_whole_distribution(base: Path, engine: VllmEngine) -> None:

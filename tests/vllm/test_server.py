@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import torch
 import urllib3
@@ -26,10 +25,12 @@ from pedrl_env.records import GenerationRequest, Role, Turn
 from pedrl_sandbox.errors import PedrlError
 from tests.small_models import small_model
 from tests.tiny import make_task
+from tests.vllm.compare import compare_grpo
 from tests.vllm.test_engine import (
     EXACT,
     MOVED,
     apart,
+    check_giving_up,
     flatten,
     make_policy,
     nudge,
@@ -37,7 +38,6 @@ from tests.vllm.test_engine import (
     sampled,
 )
 
-ROOT = Path(__file__).resolve().parents[2]
 READY_S = 400
 
 
@@ -171,18 +171,7 @@ def test_an_answer_ends_with_its_code_at_the_server_too(base: Path, server: Vllm
 
 
 def test_a_rollout_that_is_given_up_leaves_nothing_behind(base: Path, server: VllmServer) -> None:
-    policy = make_policy(base, server)
-    wanted = sampled(policy, "student", seed=4)
-
-    def fail(index: int, sample: int, turn: Turn) -> None:
-        raise InterruptedError
-
-    with pytest.raises(InterruptedError):
-        policy.generate(requests("student", 8), 4, fail)
-    nudge(policy, "teacher")
-    assert apart(policy, "teacher", sampled(policy, "teacher")) < EXACT
-    again = [t.action_ids for t in sampled(policy, "student", seed=4)]
-    assert again == [t.action_ids for t in wanted]
+    check_giving_up(make_policy(base, server))
 
 
 def test_somebody_elses_weights_are_noticed(base: Path, server: VllmServer) -> None:
@@ -226,18 +215,7 @@ def test_the_command(base: Path, server: VllmServer, tmp_path: Path) -> None:
         f'[vllm]\nurl = "{server._settings.url}"\nfolder = "{tmp_path}"\n'
         "[settings.grpo]\ngroup_size = 8\n"
     )
-    command = ["compare", "--preset", str(preset), "--methods", "grpo", "--no-gates", "--workers"]
-    pedrl = Path(sys.executable).with_name("pedrl")
-    done = subprocess.run(
-        [pedrl, *command, "1", "--out", str(tmp_path / "out")],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    metrics = pd.read_parquet(tmp_path / "out" / "metrics.parquet")
+    metrics = compare_grpo(preset, tmp_path / "out")
     found = metrics[metrics["name"] == "mismatch/student_max"]["value"]
     print(f"training: mismatch of steps {found.tolist()}")  # noqa: T201
     assert len(found) >= 2

@@ -1,8 +1,6 @@
 """Training with vLLM sampling and torch learning: real base model, real tasks, real sandbox."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ from pedrl_agents.vllm_engine import VllmEngine
 from pedrl_experiments.config import CompareConfig, build_method
 from pedrl_experiments.loop import RunKey, run_one
 from pedrl_experiments.store import read_rows
+from tests.vllm.compare import compare_grpo
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 3
@@ -69,18 +68,7 @@ def test_the_command(base: Path, tmp_path: Path) -> None:
         "eval_tasks = 4\nfinal_tasks = 4\ndials = { coined = 1 }\n"
         "[vllm]\nmax_num_seqs = 16\n[settings.grpo]\ngroup_size = 8\n"
     )
-    command = ["compare", "--preset", str(preset), "--methods", "grpo", "--backend", "vllm"]
-    command += ["--no-gates", "--workers", "1", "--out", str(tmp_path / "out")]
-    done = subprocess.run(
-        [Path(sys.executable).with_name("pedrl"), *command],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    metrics = compare_grpo(preset, tmp_path / "out", "--backend", "vllm")
     kept = json.loads((tmp_path / "out" / "config.json").read_text())
     assert (kept["backend"], kept["vllm"]) == ("vllm", {"max_num_seqs": 16})
-    metrics = pd.read_parquet(tmp_path / "out" / "metrics.parquet")
     assert metrics[metrics["name"] == "mismatch/student_max"]["value"].max() < 1e-4
