@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from pedrl_agents.knobs import Positive, Span
 from pedrl_env.records import Role
@@ -86,13 +86,15 @@ def bare(model: PreTrainedModel) -> PreTrainedModel:
     return tree
 
 
-def merged(model: PreTrainedModel) -> PreTrainedModel:
-    """Return a copy with the adapter added into its weights: an ordinary model."""
-    tree = copy.deepcopy(model)
-    for name, layer in _adapted(tree):
-        layer.merge()
-        tree.set_submodule(name, layer.get_base_layer())
-    return tree
+def ordinary(model: PreTrainedModel) -> PreTrainedModel:
+    """Return an ordinary model of the same weights, its adapter merged; what it can share is."""
+    with torch.device("meta"):
+        plain: PreTrainedModel = AutoModelForCausalLM.from_config(model.config)
+    weights = dict(whole_weights(model))
+    buffers = {name: model.get_buffer(name) for name in plain.state_dict() if name not in weights}
+    plain.load_state_dict(weights | buffers, assign=True)
+    plain.generation_config = model.generation_config
+    return plain
 
 
 def weight_of(layer: Any) -> Tensor:
@@ -104,14 +106,14 @@ def weight_of(layer: Any) -> Tensor:
 
 
 def whole_weights(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
-    """Yield the weights of an ordinary model, by name: those of `merged`, without a copy of it."""
+    """Yield the weights of an ordinary model, by name; an adapter is merged on the way."""
     changed = dict(_adapted(model))
     for name, weight in model.named_parameters(remove_duplicate=False):
         if ".lora_" in name:
             continue
         module = name.removesuffix(".base_layer.weight")
         whole = weight_of(changed[module]) if module in changed else weight
-        yield name.replace(".base_layer.", "."), whole
+        yield name.replace(".base_layer.", "."), whole.detach()
 
 
 def adapter_state(model: PreTrainedModel) -> dict[str, Tensor]:

@@ -28,9 +28,8 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils._pytree import tree_map_only
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
-from pedrl_agents.adapters import whole_weights
 from pedrl_agents.decoding import Draws, Ints
 from pedrl_agents.forward import Pair
 from pedrl_agents.learner import Learner, LearnerConfig, Normalisers
@@ -288,15 +287,6 @@ class ShardedPolicy(TorchPolicy):
     def stamp(self, role: Role) -> tuple[int, ...]:
         """Return that of the shards: gathered weights do not count their versions."""
         return self._stamps[role]
-
-    def plain(self, role: Role) -> PreTrainedModel:
-        """Return an ordinary model with the weights of a role, while they are gathered."""
-        model = self.models[role]
-        with torch.device("meta"):
-            ordinary: PreTrainedModel = AutoModelForCausalLM.from_config(model.config)
-        weights = {name: w.detach() for name, w in whole_weights(model)}
-        ordinary.load_state_dict(weights, assign=True)
-        return ordinary
 
     def state(self) -> dict[str, dict[str, Tensor]]:
         """Return the weights of every distinct model, whole, to the first process."""

@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from pedrl_agents.adapters import Lora, adapter_state, add_adapter, merged
+from pedrl_agents.adapters import Lora, adapter_state, add_adapter, ordinary, whole_weights
 from pedrl_agents.attention import implementation
 from pedrl_agents.decoding import Decoder, Draws, draw, one_stream, sample_batches, split
 from pedrl_agents.engine import Engine
@@ -299,10 +299,9 @@ class TorchPolicy:
             model = self.models[role]  # type: ignore[index]
             model.load_state_dict(model.state_dict() | weights)
 
-    def plain(self, role: Role) -> PreTrainedModel:
-        """Return an ordinary model with the weights of a role; an adapter is merged into them."""
-        model = self.models[role]
-        return merged(model) if self.storage == "lora" else model
+    def weights(self, role: Role) -> Iterator[tuple[str, Tensor]]:
+        """Yield the weights of a role as an ordinary model names them; an adapter is merged."""
+        return whole_weights(self.models[role])
 
     def stamp(self, role: Role) -> tuple[int, ...]:
         """Return what is another one once weights of a role have moved.
@@ -314,7 +313,7 @@ class TorchPolicy:
 
     def save(self, role: Role, folder: Path) -> None:
         """Write one role as an ordinary Hugging Face folder; an adapter is merged into its base."""
-        self.plain(role).save_pretrained(folder)
+        ordinary(self.models[role]).save_pretrained(folder)
         self.tokenizer.init_kwargs[FORMAT_KEY] = self.view.format  # what it was trained in
         self.tokenizer.save_pretrained(folder)
 

@@ -138,7 +138,7 @@ class VllmEngine:
         """
         if self._held.has(policy, role):
             return
-        named = iter(policy.plain(role).state_dict().items())
+        named = policy.weights(role)
         if self._widening is not None:
             named = self._widening.weights(named)
         self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": named})

@@ -12,7 +12,7 @@ import tempfile
 import threading
 import uuid
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
 from functools import cache
@@ -83,7 +83,7 @@ class VllmServer:
         self._version = f"{self._name}-{self.syncs}"
         weights = self._folder / str(self.syncs)
         weights.mkdir()
-        _write(weights / "model.safetensors", policy.plain(role).state_dict(), self._widening)
+        _write(weights / "model.safetensors", policy.weights(role), self._widening)
         # The new name first: should the rest fail halfway, then nobody takes them for the old ones.
         http.ask("POST", "/update_weight_version", {"new_version": self._version})
         try:
@@ -213,11 +213,11 @@ class VllmServer:
         self._right = True
 
 
-def _write(path: Path, state: dict[str, Tensor], wide: Widening | None) -> None:
+def _write(path: Path, named: Iterable[tuple[str, Tensor]], wide: Widening | None) -> None:
     """Write weights, tied ones twice: vLLM takes up each by its name."""
     weights: dict[str, Tensor] = {}
     places: set[int] = set()
-    for name, weight in wide.weights(state.items()) if wide else state.items():
+    for name, weight in wide.weights(named) if wide else named:
         weights[name] = weight.clone() if weight.data_ptr() in places else weight.contiguous()
         places.add(weight.data_ptr())
     partial = path.with_suffix(".partial")

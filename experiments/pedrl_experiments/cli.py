@@ -57,7 +57,7 @@ def compare(
         backend: what samples; vLLM needs an environment of its own (docs/backends.md).
         eval_split: held-out tasks to evaluate on; choose settings on `validation`.
         gates: also run the two SFT controls once, to check that the setting can tell methods apart.
-        workers: parallel runs; 0 means one per core.
+        workers: parallel runs; 0 means as many as have cores for their `threads`.
         out: output folder.
     """
     from pedrl_experiments.config import CompareConfig, apply_sets, load_preset
@@ -110,7 +110,7 @@ def tune(
         seeds: runs per trial.
         budget: rollouts per run.
         sets: dials and knobs that every trial keeps.
-        workers: parallel runs; 0 means one per core.
+        workers: parallel runs; 0 means as many as have cores for their `threads`.
         out: output folder; the same command again takes up where it stopped.
     """
     from pedrl_experiments.config import CompareConfig, apply_sets, load_preset

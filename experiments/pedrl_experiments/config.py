@@ -43,6 +43,8 @@ class CompareConfig:
         temperature: the policy is softmax(logits / temperature): sampling, gaps and losses alike.
             Below 1 for models too small to write a program at 1.
         rows_per_batch: rollouts sampled side by side, while those before them are verified.
+        threads: of torch in each run. Another number rounds otherwise: the same gives the same
+            curve bit by bit. One is best where models are tiny and runs are many.
         backend: what samples: ``torch`` or ``vllm``, which `vllm` holds the settings of.
         context: privileged fields that a teacher sees.
         sandbox: backend that runs submissions.
@@ -67,6 +69,7 @@ class CompareConfig:
     max_new_tokens: int = 32
     temperature: float = 1.0
     rows_per_batch: int = 4096
+    threads: int = 1
     backend: Backend = "torch"
     vllm: Mapping[str, Value] = field(default_factory=dict)
     context: tuple[str, ...] = DEFAULT_CONTEXT

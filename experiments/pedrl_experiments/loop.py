@@ -354,9 +354,9 @@ def run_one(
 ) -> None:
     """Train one run to its end, taking up an interrupted one; does nothing if it has ended.
 
-    One torch thread: runs are spread over cores, and the same seed gives the same curve bit by bit.
+    The same seed gives the same curve bit by bit, since torch has ``config.threads`` threads.
     """
-    torch.set_num_threads(1)
+    torch.set_num_threads(config.threads)
     store = RunStore(folder, writes=rank() == 0)
     if store.done:
         store.close()

@@ -95,7 +95,7 @@ def plan_method(
     )
     vllm = build_vllm(config.vllm) if config.backend == "vllm" else None
     alone = held(model, method, algorithm, learner)
-    alone += passing(model, algorithm, learner, load, vllm)
+    alone += passing(model, learner, load, vllm)
     shared = alone + gathered(model, method, algorithm, learner.lora)
     over = {n: _with_margin(peak(shared, n)) for n in sorted({*SHARDS, gpus} - {1})}
     uses = [u.on(gpus) for u in shared] if gpus > 1 else alone

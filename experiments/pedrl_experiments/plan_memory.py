@@ -217,12 +217,11 @@ def gathered(model: PreTrainedModel, method: str, algorithm: Algorithm, lora: Lo
 
 def passing(
     model: PreTrainedModel,
-    algorithm: Algorithm,
     learner: LearnerConfig,
     load: Load,
     vllm: VllmSettings | None = None,
 ) -> list[Use]:
-    """What is there for a part of a step: activations, caches, logits. vLLM's share is constant."""
+    """What is there for a part of a step: activations, caches, logits; vLLM's own share always."""
     layer = layer_of(model)
     rows = max(1, learner.tokens_per_batch // load.longest)
     tokens = rows * load.longest
@@ -247,14 +246,14 @@ def passing(
         uses.append(Use("weights again, in bf16", 2 * parameters(model), "learning"))
     if vllm is None:
         return uses + _sampling(layer, load, kv)
+    if vllm.url:
+        return [*uses, Use(f"vLLM's, at {vllm.url}: elsewhere", 0, "always")]
     size = parameters(model) * (FP32 if vllm.dtype == "float32" else 2)
     uses += [
         Use(f"vLLM's weights, {vllm.dtype}", size, "always"),
         Use("vLLM's keys and values", vllm.cache_gib * GIB, "always"),
         Use("vLLM's own, a guess", VLLM_OWN, "always"),
     ]
-    if algorithm.storage == "lora":  # merged anew whenever vLLM takes up weights
-        uses.append(Use("adapter and base merged", FP32 * parameters(model), "sampling"))
     return uses
 
 

@@ -68,7 +68,7 @@ def compare(
     Args:
         config: the comparison.
         out: output folder; holds exactly one comparison.
-        workers: processes; 0 means one per available core.
+        workers: processes; 0 means as many as have cores for their threads.
         preset: recorded with the results.
         console: where progress is shown.
 
@@ -217,18 +217,24 @@ def claim(wanted: Mapping[str, Any], out: Path, preset: str) -> None:
         raise PedrlError(f"cannot write to {out}: {error.strerror}") from error
 
 
+def side_by_side(workers: int, jobs: Sequence[Job]) -> int:
+    """Return how many jobs run at a time: ``workers``; if 0, as many as have cores."""
+    fitting = len(os.sched_getaffinity(0)) // max(job.config.threads for job in jobs)
+    return min(workers or max(1, fitting), len(jobs))
+
+
 def run_all(jobs: Sequence[Job], workers: int, console: Console) -> None:
     """Run every job that has not ended, showing progress; the first failure ends them all.
 
     Args:
         jobs: what to run; the order decides what starts first.
-        workers: processes; 0 means one per available core.
+        workers: processes; 0 means as many as have cores for their threads.
         console: where progress is shown.
     """
     waiting = [job for job in jobs if not (job.folder / "done").exists()]
     if not waiting:
         return
-    workers = min(workers or len(os.sched_getaffinity(0)), len(waiting))
+    workers = side_by_side(workers, waiting)
     context = multiprocessing.get_context("spawn")
     with (
         context.Manager() as manager,

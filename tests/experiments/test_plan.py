@@ -260,6 +260,20 @@ def test_several_gpus_share_out_weights_and_get_a_launch_line(
         assert uses["weights that work, gathered"] == 4 * together["parameters"]
 
 
+def test_what_a_server_holds_is_not_counted(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def uses(*words: str) -> dict[str, int]:
+        _, stdout, _ = run_plan(["llama-3.2-3b", "--json", *words], monkeypatch, capfd)
+        found = json.loads(stdout)["methods"]["grpo"]["uses"]
+        return {use["what"]: use["bytes"] for use in found if use["what"].startswith("vLLM's")}
+
+    assert all(uses().values())
+    assert uses("--set", "vllm.url=http://gpu1:8000") == {
+        "vLLM's, at http://gpu1:8000: elsewhere": 0
+    }
+
+
 def test_what_does_not_fit_is_told_with_what_to_change(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

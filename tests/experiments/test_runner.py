@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 
 from pedrl_experiments.config import CompareConfig
 from pedrl_experiments.loop import RunKey, _seed, _task_stream, run_one
-from pedrl_experiments.runner import check_ready, claim, compare
+from pedrl_experiments.runner import Job, check_ready, claim, compare, side_by_side
 from pedrl_experiments.store import RunStore, read_rows
 from pedrl_experiments.tune import trials_of, tune
 from pedrl_sandbox.errors import PedrlError
@@ -144,6 +145,33 @@ def test_another_seed_is_another_run(tiny_base: Path, tmp_path: Path) -> None:
     one, other = (read_rows([tmp_path / str(s)], "trajectories") for s in (0, 1))
     assert [r["task"] for r in one] != [r["task"] for r in other]
     assert [r["text"] for r in one] != [r["text"] for r in other]
+
+
+def test_a_run_has_the_threads_that_its_config_says(tiny_base: Path, tmp_path: Path) -> None:
+    config, before = small(tiny_base, "opsd", threads=2), torch.get_num_threads()
+    try:
+        train(config, tmp_path / "a")
+        assert torch.get_num_threads() == 2
+        train(config, tmp_path / "b")
+    finally:
+        torch.set_num_threads(before)
+    a, b = (values(tmp_path / name, "loss/student") for name in "ab")
+    assert len(a) == 12
+    assert a == b
+
+
+def test_runs_side_by_side_have_cores_for_their_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def jobs(count: int, threads: int) -> list[Job]:
+        return [Job(CompareConfig(threads=threads), RunKey("grpo", 0), tmp_path)] * count
+
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(5)))
+    assert side_by_side(0, jobs(9, 1)) == 5
+    assert side_by_side(0, jobs(9, 2)) == 2
+    assert side_by_side(0, jobs(9, 8)) == 1  # one always fits
+    assert side_by_side(0, jobs(3, 1)) == 3
+    assert side_by_side(4, jobs(9, 2)) == 4  # as told
 
 
 def test_task_stream_is_the_same_for_everyone_and_visits_every_task_once_an_epoch() -> None:
