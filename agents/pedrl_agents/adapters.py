@@ -87,12 +87,10 @@ def bare(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def ordinary(model: PreTrainedModel) -> PreTrainedModel:
-    """Return an ordinary model of the same weights, its adapter merged; what it can share is."""
+    """Return an ordinary model, fit to be saved: its adapter is merged, what can be is shared."""
     with torch.device("meta"):
         plain: PreTrainedModel = AutoModelForCausalLM.from_config(model.config)
-    weights = dict(whole_weights(model))
-    buffers = {name: model.get_buffer(name) for name in plain.state_dict() if name not in weights}
-    plain.load_state_dict(weights | buffers, assign=True)
+    plain.load_state_dict(dict(whole_weights(model)), assign=True)
     plain.generation_config = model.generation_config
     return plain
 
@@ -106,7 +104,7 @@ def weight_of(layer: Any) -> Tensor:
 
 
 def whole_weights(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
-    """Yield the weights of an ordinary model, by name; an adapter is merged on the way."""
+    """Yield what an ordinary model keeps, by name, buffers too; an adapter is merged on the way."""
     changed = dict(_adapted(model))
     for name, weight in model.named_parameters(remove_duplicate=False):
         if ".lora_" in name:
@@ -114,6 +112,10 @@ def whole_weights(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
         module = name.removesuffix(".base_layer.weight")
         whole = weight_of(changed[module]) if module in changed else weight
         yield name.replace(".base_layer.", "."), whole.detach()
+    for path, module in model.named_modules():  # `state_dict` would shard a gathered model again
+        for name, buffer in module.named_buffers(recurse=False):
+            if name not in module._non_persistent_buffers_set:
+                yield f"{path}.{name}".lstrip("."), buffer
 
 
 def adapter_state(model: PreTrainedModel) -> dict[str, Tensor]:

@@ -217,8 +217,9 @@ def _write(path: Path, named: Iterable[tuple[str, Tensor]], wide: Widening | Non
     """Write weights, tied ones twice: vLLM takes up each by its name."""
     weights: dict[str, Tensor] = {}
     places: set[int] = set()
-    for name, weight in wide.weights(named) if wide else named:
-        weights[name] = weight.clone() if weight.data_ptr() in places else weight.contiguous()
+    for name, given in wide.weights(named) if wide else named:
+        weight = given.cpu().contiguous()
+        weights[name] = weight.clone() if weight.data_ptr() in places else weight
         places.add(weight.data_ptr())
     partial = path.with_suffix(".partial")
     save_file(weights, partial)

@@ -107,7 +107,7 @@ def check_workers(workers: int, config: CompareConfig) -> None:
         PedrlError: if it is negative, or not 1 where one vLLM server samples.
     """
     if workers < 0:
-        raise PedrlError(f"workers must be at least 1, or 0 for one per core, not {workers}")
+        raise PedrlError(f"workers must be at least 1, or 0 to fill the cores, not {workers}")
     if vllm_url(config) and workers != 1:
         raise PedrlError("a vLLM server (vllm.url) serves one run at a time: add --workers 1")
 

@@ -1,6 +1,6 @@
 """Namespaces, capabilities and filters from inside a sandbox: thin calls into the C library.
 
-Standard library only, like everything that is mounted into a sandbox.
+Standard library only, like all of pedrl that is inside a sandbox.
 """
 
 import ctypes

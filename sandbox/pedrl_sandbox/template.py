@@ -1,8 +1,8 @@
 """The template inside a sandbox: a warm interpreter whose only work is to be forked.
 
 The supervisor (``supervisor.py``) tells it of a job over a socket, with the job's pipes beside the
-message. The template makes the job's namespaces, forks, waits, kills and reaps whatever the job
-left, and says how it ended. It never reads a byte of a job: its children do.
+message. The template forks, makes the next job's namespaces meanwhile, waits, kills and reaps
+whatever the job left, and says how it ended. It never reads a byte of a job: its children do.
 
 It does little on purpose. Each page that it writes between two forks is copied once more.
 """
@@ -60,7 +60,7 @@ class Namespaces:
         self._init = 0
         confine.unshare(confine.CLONE_NEWNS)
         self._untouched = {folder: self._mount(folder) for folder in folders}
-        os.chdir(folders[0])
+        os.chdir("/")  # whatever has a workspace for its own folder keeps the files in it alive
         self._filter = _filter()
         self.prepare()
 
@@ -76,10 +76,11 @@ class Namespaces:
 
     def nproc(self, processes: int) -> int:
         """The limit that lets a job have ``processes``: ours count too, and two inits."""
-        return processes + 4
+        return processes + (4 if self._has_init else 2)
 
     def confine_child(self) -> None:
         """Give up everything, in the forked child."""
+        os.chdir(self._folders[0])
         confine.drop_capabilities()
         if self._filter is not None:
             self._filter.apply()
@@ -102,7 +103,6 @@ class Namespaces:
             if _attributes(folder) != self._untouched[folder]:
                 confine.unmount(folder)
                 self._untouched[folder] = self._mount(folder)
-                os.chdir(self._folders[0])
         return True
 
     def _mount(self, folder: str) -> tuple[object, ...]:
@@ -246,12 +246,19 @@ def main(control: socket.socket, jobs: Jobs, null: int) -> NoReturn:
         os.close(out)
         os.close(reply)
         os.close(request)
-        jobs.prepare()  # for the next
+        try:
+            jobs.prepare()
+        except OSError:  # there is no next job here, but this one's answer counts
+            prepared = False
+        else:
+            prepared = True
         code, cpu_us = jobs.end(main, root)
-        clean = bool(flags & wire.KEEP) or jobs.clean()
+        clean = prepared and (bool(flags & wire.KEEP) or jobs.clean())
         now = _process_cpu_us()
         control.send(ENDED.pack(code, cpu_us + now - own, clean))
         own = now
+        if not prepared:
+            os._exit(1)
 
 
 def warm(null: int, packages: str, preload: list[str], limits: tuple[int, int]) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
-from pedrl_agents.adapters import Lora, bare
+from pedrl_agents.adapters import Lora, bare, ordinary, whole_weights
 from pedrl_agents.algorithm import Algorithm, State
 from pedrl_agents.algorithms.grpo import GRPO
 from pedrl_agents.algorithms.opsd import OPSD
@@ -208,6 +208,22 @@ def test_a_saved_adapter_is_an_ordinary_model(tiny_base: Path, tmp_path: Path, r
     now = dict(bare(policy.models["student"]).named_parameters())
     assert all(torch.equal(base[n], now[n]) for n in base)
     assert moved(policy, copied(adapted(tiny_base, nudge=True))) == set()
+
+
+def test_buffers_and_ways_to_generate_are_saved_too(tmp_path: Path) -> None:
+    shape = dict.fromkeys(("num_attention_heads", "num_key_value_heads", "n_group"), 2)
+    shape |= dict.fromkeys(("hidden_size", "intermediate_size", "moe_intermediate_size"), 8)
+    shape |= {"num_hidden_layers": 1, "first_k_dense_replace": 0, "n_routed_experts": 4}
+    shape |= {"num_experts_per_tok": 2, "topk_group": 1, "vocab_size": 16}
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("deepseek_v3", **shape))
+    bias = "model.layers.0.mlp.gate.e_score_correction_bias"
+    model.get_buffer(bias).copy_(torch.arange(4.0))
+    model.generation_config.update(do_sample=True, top_k=7)
+    assert {n for n, _ in whole_weights(model)} == set(model.state_dict())
+    ordinary(model).save_pretrained(tmp_path)
+    again = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert again.get_buffer(bias).tolist() == [0.0, 1.0, 2.0, 3.0]
+    assert again.generation_config.top_k == 7
 
 
 def test_targets_by_name(tiny_base: Path) -> None:

@@ -46,7 +46,7 @@ def pedrl(
         (["--budget", "127"], "budget 127 is less than one step of grpo: 128 rollouts"),
         (["--seeds", "0"], "seeds must be a whole number of at least 1, not 0"),
         (["--sandbox", "bwrp"], "unknown sandbox 'bwrp': did you mean 'bwrap'?"),
-        (["--workers", "-1"], "workers must be at least 1, or 0 for one per core, not -1"),
+        (["--workers", "-1"], "workers must be at least 1, or 0 to fill the cores, not -1"),
         (["--set", "length=4"], "was pre-trained for length=3, not 4: build one with `pedrl"),
         (["--set", "modulus=97"], "was pre-trained for modulus=101, not 97: build one with"),
         (["--base", "nowhere"], "no checkpoint at nowhere: expected a folder with a config.json"),

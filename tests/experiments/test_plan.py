@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_map_only
 
 from pedrl_agents.learner import Learner
 from pedrl_agents.torch_policy import Sampling, TorchPolicy, load_policy
+from pedrl_agents.vllm_engine import GIB
 from pedrl_env.records import Role, Signal
 from pedrl_experiments import cli
 from pedrl_experiments.config import CompareConfig, build_method, load_preset
@@ -268,7 +269,7 @@ def test_what_a_server_holds_is_not_counted(
         found = json.loads(stdout)["methods"]["grpo"]["uses"]
         return {use["what"]: use["bytes"] for use in found if use["what"].startswith("vLLM's")}
 
-    assert all(uses().values())
+    assert uses()["vLLM's own, a guess"] == 2 * GIB
     assert uses("--set", "vllm.url=http://gpu1:8000") == {
         "vLLM's, at http://gpu1:8000: elsewhere": 0
     }

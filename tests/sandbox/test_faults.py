@@ -55,9 +55,16 @@ def servers() -> list[int]:
     return found
 
 
+def jobs_and_inits(server: int) -> list[int]:
+    """What a template has started."""
+    return [pid for template in children(server) for pid in children(template)]
+
+
 def jobs_of(server: int) -> list[int]:
-    """The processes of the job that runs under a supervisor, without the init of its namespace."""
-    return [job for template in children(server) for job in sorted(children(template))[1:]]
+    """The processes of the job that runs under a supervisor, without inits: its and the next's."""
+    return [
+        pid for pid in jobs_and_inits(server) if Path(f"/proc/{pid}/comm").read_text() != "init\n"
+    ]
 
 
 def busy_server(known: set[int]) -> int:
@@ -238,6 +245,14 @@ def test_files_of_a_job_are_there_and_then_gone(sandbox: ZygoteSandbox) -> None:
     first, second = sandbox.run_batch([job, without])
     assert first.outcomes[0].value == "hello"
     assert second.outcomes[0].note == "FileNotFoundError"
+
+
+def test_what_waits_for_the_next_job_keeps_no_files_of_the_last(sandbox: ZygoteSandbox) -> None:
+    program = "def f():\n    open('left', 'wb').write(bytes(1 << 20))"
+    assert sandbox.run_batch([Job(program, "f", ((),), LIMITS)])[0].status == "ok"
+    waiting = [pid for server in servers() for pid in (*children(server), *jobs_and_inits(server))]
+    assert len(waiting) >= 2  # a template and an init, at least
+    assert not any(Path(f"/proc/{pid}/cwd/left").exists() for pid in waiting)
 
 
 def test_a_sandbox_that_does_not_start_says_what_to_do() -> None:
