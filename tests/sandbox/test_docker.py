@@ -198,7 +198,7 @@ def test_packages_are_shown_when_asked_for(docker_daemon: None) -> None:
 
 def test_limits_grow_with_the_jobs(sandbox: DockerSandbox) -> None:
     program = "def f():\n    return len(bytearray(700 << 20))"
-    small, large = (JobLimits(memory_mb=size) for size in (256, 1024))
+    small, large = (JobLimits(20.0, 60.0, memory_mb=size) for size in (256, 1024))
     results = sandbox.run_batch([Job(program, "f", ((),), item) for item in (small, large)])
     assert [result.status for result in results] == ["oom", "ok"]
 
