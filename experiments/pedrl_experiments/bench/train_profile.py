@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import wraps
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, Final
 from unittest.mock import patch
@@ -80,8 +81,8 @@ def profile(race: Race) -> Shares:
     """Warm up, run a few steps three times, and share out their time."""
     os.environ["KINETO_LOG_LEVEL"] = "99"  # it would say that it starts and stops
     torch.set_num_threads(race.threads)
-    batches = race.batches()
-    measured = batches[WARM : WARM + STEPS]
+    batches = list(islice(cycle(race.batches()), WARM + STEPS))  # a short race has fewer
+    measured = batches[WARM:]
     with tempfile.TemporaryDirectory() as folder:
         run = start_run(race, Path(folder))
         lap(run, batches[:WARM])
