@@ -20,7 +20,7 @@ from pedrl_sandbox.probes import probe
 from pedrl_sandbox.selfcheck import WrongAnswerError, self_check
 from pedrl_sandbox.worker import Worker, WorkerDiedError
 
-PIPELINED: Final = 8  # jobs that wait inside one worker's pipe, at most
+PIPELINED: Final = 8  # jobs that wait inside one worker's pipe
 PIPELINED_BYTES: Final = 1 << 15  # half a pipe: writing them can never wait for the solver
 GRACE_S: Final = 30.0  # beyond a job's own wall limit, which the solver enforces
 PROGRAM_BYTES: Final = 1 << 20
@@ -141,7 +141,7 @@ class WarmSandbox:
         return [_present(item) for item in results]
 
     def _fill(self, slot: _Slot, waiting: deque[_Pending]) -> None:
-        while waiting and len(slot.queue) < self._depth(len(waiting)):
+        while waiting and len(slot.queue) < (1 if self.one_job_each else PIPELINED):
             following = waiting[0]
             alone = following.attempts > 0 or (slot.queue and slot.queue[0][1].attempts > 0)
             if slot.queue and (alone or slot.bytes_waiting + len(following.body) > PIPELINED_BYTES):
@@ -153,12 +153,6 @@ class WarmSandbox:
             slot.queue.append((number, following))
             slot.worker.allow(following.job.limits)
             slot.worker.channel.send(wire.frame(wire.JOB, number, following.body))
-
-    def _depth(self, waiting: int) -> int:
-        """How many jobs a worker is given: fewer at the end, so that none is left with a line."""
-        if self.one_job_each:
-            return 1
-        return max(2, min(PIPELINED, waiting // (2 * self._workers)))
 
     def _wait(self, slots: Sequence[_Slot]) -> None:
         waiter = poll()
