@@ -249,12 +249,12 @@ def passing(
     if vllm.url:
         return [*uses, Use(f"vLLM's, at {vllm.url}: elsewhere", 0, "always")]
     size = parameters(model) * (FP32 if vllm.dtype == "float32" else 2)
-    uses += [
+    return [
+        *uses,
         Use(f"vLLM's weights, {vllm.dtype}", size, "always"),
         Use("vLLM's keys and values", vllm.cache_gib * GIB, "always"),
         Use("vLLM's own, a guess", VLLM_OWN, "always"),
     ]
-    return uses
 
 
 def _sampling(layer: Layer, load: Load, kv: int) -> list[Use]:

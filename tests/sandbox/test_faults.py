@@ -60,11 +60,17 @@ def jobs_and_inits(server: int) -> list[int]:
     return [pid for template in children(server) for pid in children(template)]
 
 
+def command(pid: int) -> str:
+    """The name of a process; empty if it has just ended."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
 def jobs_of(server: int) -> list[int]:
     """The processes of the job that runs under a supervisor, without inits: its and the next's."""
-    return [
-        pid for pid in jobs_and_inits(server) if Path(f"/proc/{pid}/comm").read_text() != "init\n"
-    ]
+    return [pid for pid in jobs_and_inits(server) if command(pid) not in ("", "init")]
 
 
 def busy_server(known: set[int]) -> int:

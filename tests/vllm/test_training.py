@@ -13,7 +13,6 @@ from pedrl_experiments.loop import RunKey, run_one
 from pedrl_experiments.store import read_rows
 from tests.vllm.compare import compare_grpo
 
-ROOT = Path(__file__).resolve().parents[2]
 STEPS = 3
 SMALL: dict[str, Any] = {
     "dials": {"coined": 1},
