@@ -170,8 +170,6 @@ class _End:
     def limit(self, job: AnyJob) -> tuple[JobStatus, str] | None:
         """What was passed, if a limit was."""
         limits = job.limits
-        if self.cause == wire.NO_FORK:
-            return "infra_error", "the sandbox could not fork"
         if self.cause == wire.CPU or self.code == -signal.SIGXCPU:
             return "timeout", f"CPU time limit of {limits.cpu_s:g} s"
         if self.cause == wire.WALL:

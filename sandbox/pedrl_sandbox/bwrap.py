@@ -96,13 +96,13 @@ class ZygoteSandbox(WarmSandbox):
         self._counter = itertools.count()
         super().__init__(
             self.name,
-            lambda: ProcessWorker(self._make_spawn()),
+            lambda core: ProcessWorker(self._make_spawn(core), core),
             workers=workers,
             retries=retries,
             one_job_each=self.one_job_each,
         )
 
-    def _make_spawn(self) -> Spawn:
+    def _make_spawn(self, core: int | None) -> Spawn:
         cgroups = Cgroups(next(self._counter))
         root = os.geteuid() == 0
         python = Path(sys.base_prefix)
@@ -149,6 +149,7 @@ class ZygoteSandbox(WarmSandbox):
                 room=self._room,
                 packages=PACKAGES if self._packages else "",
                 preload=self._packages.preload if self._packages else (),
+                core=core,
             )
         )
         spec = {

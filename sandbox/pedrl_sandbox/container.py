@@ -96,12 +96,16 @@ class ContainerWorker:
         api: to the daemon; of this worker alone, and closed with it.
         room: how much the container holds and shows.
         packages: what is shown besides the standard library.
+        core: where it is told to run; None for anywhere.
 
     Raises:
         WorkerDiedError: it does not start.
     """
 
-    def __init__(self, api: "docker.APIClient", room: Room, packages: Packages | None) -> None:
+    def __init__(
+        self, api: "docker.APIClient", room: Room, packages: Packages | None, core: int | None
+    ) -> None:
+        self.core = core
         self._api = api
         self._memory_mb = SPARE_MB  # enough to start and for the known job
         self._streams = _Streams()
@@ -109,7 +113,7 @@ class ContainerWorker:
         self._sockets = contextlib.ExitStack()
         try:
             with _as_death():
-                self._id = _create(api, room, packages, self._memory_mb)
+                self._id = _create(api, room, packages, self._memory_mb, core)
                 where = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
                 attached = api.attach_socket(self._id, where)
                 # Ours alone: closing it ends the stream, whatever the SDK still holds.
@@ -249,10 +253,10 @@ class DockerSandbox(WarmSandbox):
         self._patience_s = 0.0
         super().__init__("docker", self._make_worker, workers=workers, retries=retries)
 
-    def _make_worker(self) -> ContainerWorker:
+    def _make_worker(self, core: int | None) -> ContainerWorker:
         api = self._reconnect()
         _sweep(api)
-        worker = ContainerWorker(api, self._room, self._packages)
+        worker = ContainerWorker(api, self._room, self._packages, core)
         self._patience_s = RETURN_S
         return worker
 
@@ -298,7 +302,9 @@ class _Streams:
         return bytes(out)
 
 
-def _create(api: "docker.APIClient", room: Room, packages: Packages | None, memory_mb: int) -> str:
+def _create(
+    api: "docker.APIClient", room: Room, packages: Packages | None, memory_mb: int, core: int | None
+) -> str:
     """A container that is not yet started."""
     root = image.AGENTS if room.tools else image.JOBS
     arguments = settings(
@@ -309,6 +315,7 @@ def _create(api: "docker.APIClient", room: Room, packages: Packages | None, memo
         room=room,
         packages=image.PACKAGES if packages else "",
         preload=packages.preload if packages else (),
+        core=core,
     )
     scratch = f"rw,exec,nosuid,nodev,size={room.size},mode=1777"
     host = api.create_host_config(

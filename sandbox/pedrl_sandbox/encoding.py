@@ -13,7 +13,15 @@ from pedrl_sandbox.script import STDIN
 
 _HERE: Final = Path(__file__).parent
 _INSIDE: Final = (
-    *("supervisor.py", "template.py", "confine.py", "submission.py", "wire.py", "replies.py"),
+    *(
+        "supervisor.py",
+        "template.py",
+        "apart.py",
+        "confine.py",
+        "submission.py",
+        "wire.py",
+        "replies.py",
+    ),
     *("observing.py", "script.py", "objects.py", "proxies.py", "crossing.py", "grader.py"),
     "commands.py",
 )
@@ -45,6 +53,7 @@ def settings(
     room: Room = JOBS,
     packages: str = "",
     preload: Sequence[str] = (),
+    core: int | None = None,
 ) -> str:
     """The argument of ``supervisor.py``; see there."""
     return json.dumps(
@@ -57,6 +66,7 @@ def settings(
             "descriptors": room.descriptors,
             "packages": packages,
             "preload": list(preload),
+            "core": core,
         }
     )
 

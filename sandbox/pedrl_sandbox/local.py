@@ -82,12 +82,12 @@ class UnsafeLocalSandbox(WarmSandbox):
         self._packages, self._room = packages, room
         super().__init__(
             "unsafe-local",
-            lambda: LocalWorker(self._make_spawn()),
+            lambda core: LocalWorker(self._make_spawn(core), core),
             workers=workers,
             retries=retries,
         )
 
-    def _make_spawn(self) -> Spawn:
+    def _make_spawn(self, core: int | None) -> Spawn:
         scratch = tempfile.TemporaryDirectory(prefix="pedrl-", ignore_cleanup_errors=True)
         solver, work = Path(scratch.name, "solver"), Path(scratch.name, "work")
         solver.mkdir()
@@ -105,7 +105,12 @@ class UnsafeLocalSandbox(WarmSandbox):
         preload = self._packages.preload if self._packages else ()
         argv = [python, "-I", "-S", "-B", "-X", "utf8", str(solver / "supervisor.py")]
         told = settings(
-            "shared", [str(work)], room=self._room, packages=str(shown), preload=preload
+            "shared",
+            [str(work)],
+            room=self._room,
+            packages=str(shown),
+            preload=preload,
+            core=core,
         )
         argv.append(told)
         return Spawn(argv, scratch=scratch)

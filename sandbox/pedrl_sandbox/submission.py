@@ -55,26 +55,31 @@ def f(x, texts=()):
 """
 
 
-def child_main(
-    body: bytes, limits: tuple[int, ...], fds: tuple[int, int, int, int], nproc: int
-) -> None:
-    """Confine this process, then run the job in ``body``. Returns when the job is over.
+def place_pipes(null: int, out: int, reply: int, request: int) -> None:
+    """Give a job's pipes the numbers where they are looked for, and close all else.
 
     Args:
-        body: a packed job.
-        limits: as in ``wire.LIMITS``.
-        fds: /dev/null, the pipes for output, replies and requests; -1 where there is none. The
-            first is ``REPLY_FD``, so that the others are above.
-        nproc: limit on the processes of this user; 0 for none.
+        null: is ``REPLY_FD``, so that the others are above.
+        out: for standard output and error.
+        reply: for ``REPLY_FD``.
+        request: for ``REQUEST_FD``.
     """
-    null, out, reply, request = fds
     os.dup2(null, 0)
     os.dup2(out, 1)
     os.dup2(out, 2)
     os.dup2(reply, REPLY_FD)
-    if request >= 0:
-        os.dup2(request, REQUEST_FD)
-    os.closerange(REQUEST_FD + (request >= 0), HIGHEST_FD)
+    os.dup2(request, REQUEST_FD)
+    os.closerange(REQUEST_FD + 1, HIGHEST_FD)
+
+
+def child_main(body: bytes, limits: tuple[int, ...], nproc: int) -> None:
+    """Limit this process, then run the job in ``body``. Returns when the job is over.
+
+    Args:
+        body: a packed job.
+        limits: as in ``wire.LIMITS``.
+        nproc: limit on the processes of this user; 0 for none.
+    """
     cpu_ms, _, memory_mb, _, _ = limits
     seconds = cpu_ms // 1000 + 2  # a backstop behind the server's exact limit, for grandchildren
     setrlimit(RLIMIT_CPU, (seconds, seconds))

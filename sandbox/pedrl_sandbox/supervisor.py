@@ -5,8 +5,8 @@ this process may make some for every job, ``user``, where it may become the user
 namespace of its own and with ``root`` for its root folder, or ``shared``; ``workspaces``, of
 ``size`` bytes each, are folders, and jobs start in the first; no file is larger than ``size``, no
 process has more than ``descriptors`` open; ``packages`` is a folder for ``sys.path``, ``preload``
-names modules to import once. Standard library only: what ``encoding.py`` names is all of pedrl
-inside a sandbox.
+names modules to import once; ``core`` is where to run, null for anywhere. Standard library only:
+what ``encoding.py`` names is all of pedrl inside a sandbox.
 
 It holds no tests, no expected values and no secrets. It forks once, the template
 (``template.py``), which forks a child for each job. A job's bytes go to that child unread, and the
@@ -30,7 +30,7 @@ if __name__ == "__main__":  # the package itself is not in a sandbox, some of it
     _package.__path__ = [os.path.dirname(__file__)]  # noqa: PTH120
     sys.modules["pedrl_sandbox"] = _package
 
-from pedrl_sandbox import confine, template, wire
+from pedrl_sandbox import apart, confine, template, wire
 
 CHUNK: Final = 1 << 16
 QUICK_MS: Final = 20  # most jobs end within this: until then only the end is waited for
@@ -64,10 +64,18 @@ def write_all(data: bytes | bytearray) -> None:
 
 
 class Job:
-    """One job and its pipes."""
+    """One job, from the moment that the child that waited for one gets it."""
 
-    def __init__(self, control: socket.socket, number: int, flags: int, body: bytearray) -> None:
+    def __init__(
+        self,
+        control: socket.socket,
+        child: template.Child,
+        number: int,
+        flags: int,
+        body: bytearray,
+    ) -> None:
         self.control = control
+        self.root, self.main, (self.reply_r, self.out_r, self.request_w) = child
         self.number = number
         self.limits = wire.LIMITS.unpack_from(body)
         self.interactive = self.more = bool(flags & wire.INTERACTIVE)
@@ -76,34 +84,21 @@ class Job:
         self.out = bytearray()
         self.outbox = bytearray()  # frames for the host
         self.relayed = -len(wire.BEGUN)
-        self.to_child = body[wire.LIMITS.size :]
-        # Made anew for each job: a pipe's flags and size would carry messages to the next.
-        self.reply_r, reply_w = os.pipe()
-        self.out_r, out_w = os.pipe()
-        request_r, self.request_w = os.pipe()
-        for fd in (self.reply_r, self.out_r, self.request_w):
-            os.set_blocking(fd, False)
+        length = len(body) - wire.LIMITS.size
+        self.to_child = bytearray(template.ORDER.pack(flags, length, *self.limits))
+        self.to_child += memoryview(body)[wire.LIMITS.size :]
         self.push()  # most jobs fit into the pipe
-        order = template.ORDER.pack(flags, len(body) - wire.LIMITS.size, *self.limits)
-        socket.send_fds(control, [order], [out_w, reply_w, request_r])
-        os.close(reply_w)
-        os.close(out_w)
-        os.close(request_r)
-        self.root, self.main = template.STARTED.unpack(receive(control, template.STARTED.size))
+        control.send(template.STARTED.pack(flags))
 
-    def run(self) -> bytes:
-        """Wait for the end of the job and return its last frames."""
-        if self.main < 0:
-            return self.report(wire.NO_FORK, 0, 0, clean=False)
+    def run(self) -> tuple[bytes, template.Child | None]:
+        """Wait for the end of the job; its last frames, and the child for the next, if any."""
         cause = self.watch()
         if cause != wire.EXITED:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.root, signal.SIGKILL)
-        ended = receive(self.control, template.ENDED.size)  # every process of the job is dead
-        code, cpu_us, clean = template.ENDED.unpack(ended)
-        # So the rest of the pipes is finite. Kept even after a timeout.
-        overflow = self.drain()
-        return self.report(cause or overflow, code, cpu_us, clean=clean)
+        code, cpu_us, clean, following = hear_of_end(self.control)  # every process of it is dead,
+        overflow = self.drain()  # so the rest of the pipes is finite; kept even after a timeout
+        return self.report(cause or overflow, code, cpu_us, clean=clean), following
 
     def report(self, cause: int, code: int, cpu_us: int, *, clean: bool) -> bytes:
         """The frames that end the job."""
@@ -209,21 +204,31 @@ def read_some(fd: int) -> bytes:
         return b""
 
 
-def receive(control: socket.socket, size: int) -> bytes:
-    """One message of the template."""
-    data = control.recv(size)
+def hear_of_end(control: socket.socket) -> tuple[int, int, bool, template.Child | None]:
+    """How a job ended, by the template: exit code, CPU µs, clean; and the child for the next."""
+    data, pipes, _, _ = socket.recv_fds(control, template.ENDED.size, 3)
     if not data:
         sys.exit("the template is gone")
-    return data
+    code, cpu_us, clean, root, main = template.ENDED.unpack(data)
+    if not pipes:
+        return code, cpu_us, clean, None
+    for fd in pipes:
+        os.set_blocking(fd, False)
+    reply_r, out_r, request_w = pipes
+    return code, cpu_us, clean, template.Child(root, main, (reply_r, out_r, request_w))
 
 
 def serve(control: socket.socket) -> NoReturn:
     """Answer jobs until the host closes the pipe."""
+    *_, child = hear_of_end(control)
     write_all(wire.frame(wire.READY, 0))
     while True:
         kind, flags, number, body = read_frame()
         if kind == wire.JOB:
-            write_all(Job(control, number, flags, body).run())
+            if child is None:  # the host has been told to replace this sandbox
+                sys.exit("no process could be forked for another job")
+            answer, child = Job(control, child, number, flags, body).run()
+            write_all(answer)
         # SAY and END of a job that has just ended arrive here, and mean nothing any more
 
 
@@ -241,14 +246,15 @@ def start_template(settings: dict[str, Any]) -> socket.socket:
             os.dup2(null, fd)
         limits = settings["size"], settings["descriptors"]
         template.warm(template.REPLY_FD, settings["packages"], settings["preload"], limits)
-        jobs: template.Jobs
+        jobs: apart.Jobs
         if settings["mode"] == "namespaces":
-            jobs = template.Namespaces(settings["workspaces"], settings["size"])
+            ahead = settings["core"] is None
+            jobs = apart.Namespaces(settings["workspaces"], settings["size"], ahead=ahead)
         elif settings["mode"] == "user":
-            jobs = template.OtherUser(settings["workspaces"], settings["uid"])
+            jobs = apart.OtherUser(settings["workspaces"], settings["uid"])
         else:
-            jobs = template.Subreaper(settings["workspaces"])
-        template.main(control, jobs, template.REPLY_FD)
+            jobs = apart.Subreaper(settings["workspaces"])
+        template.main(control, jobs, settings["workspaces"][0])
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
@@ -258,6 +264,8 @@ def start_template(settings: dict[str, Any]) -> socket.socket:
 def main() -> NoReturn:
     """See the module."""
     settings = json.loads(sys.argv[1])
+    if settings["core"] in os.sched_getaffinity(0):
+        os.sched_setaffinity(0, [settings["core"]])
     if settings["mode"] != "shared" and os.getpid() != 1:
         sys.exit("not process 1 of a pid namespace")
     if settings["mode"] == "user":

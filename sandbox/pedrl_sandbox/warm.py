@@ -56,8 +56,9 @@ class WarmSandbox:
 
     Args:
         name: what it is called in the registry.
-        start: starts one worker.
-        workers: how many run side by side.
+        start: starts one worker, on the core of this number, or anywhere.
+        workers: how many run side by side. As many as there are cores, or a multiple: then each
+            stays on one, which spares a job the way between them.
         retries: how often a job is tried again after its sandbox died under it.
         one_job_each: whether a worker is replaced after every job.
     """
@@ -65,7 +66,7 @@ class WarmSandbox:
     def __init__(
         self,
         name: str,
-        start: Callable[[], Worker],
+        start: Callable[[int | None], Worker],
         *,
         workers: int = 1,
         retries: int = 2,
@@ -75,7 +76,9 @@ class WarmSandbox:
             raise PedrlError(f"workers must be at least 1, not {workers}")
         self.name = name
         self._start = start
-        self._workers = workers
+        cores = sorted(os.sched_getaffinity(0))
+        fill = workers % len(cores) == 0
+        self._cores = [cores[i % len(cores)] if fill else None for i in range(workers)]
         self._retries = retries
         self.one_job_each = one_job_each
         self._numbers = itertools.count(1)
@@ -83,20 +86,26 @@ class WarmSandbox:
         self._pid = os.getpid()
         self._finalizer = weakref.finalize(self, kill_all, self._idle, self._pid)
 
-    def _take(self) -> Worker:
+    def _take(self, core: int | None = None) -> Worker:
         if self._pid != os.getpid():  # the pipes belong to the parent
             self._idle, self._pid = [], os.getpid()
             self._finalizer = weakref.finalize(self, kill_all, self._idle, self._pid)
-        return self._idle.pop() if self._idle else self.start_worker()
+        for index, worker in enumerate(self._idle):
+            if worker.core == core:
+                return self._idle.pop(index)
+        return self.start_worker(core)
 
-    def start_worker(self) -> Worker:
+    def start_worker(self, core: int | None = None) -> Worker:
         """A worker that has answered the known job; whoever asks for it must kill it.
+
+        Args:
+            core: where it is to run; None for anywhere.
 
         Raises:
             IsolationUnavailableError: no worker starts here.
         """
         try:
-            return _start(self._start)
+            return _start(lambda: self._start(core))
         except (WorkerDiedError, FileNotFoundError) as error:
             raise IsolationUnavailableError(
                 f"sandbox {self.name!r} does not start on this machine ({error}); "
@@ -125,7 +134,7 @@ class WarmSandbox:
                 results[index] = JobResult("failed", detail="program longer than 1 MiB")
             else:
                 waiting.append(_Pending(index, job, encode_job(job)))
-        slots = [_Slot(self._take()) for _ in range(min(self._workers, len(waiting)))]
+        slots = [_Slot(self._take(core)) for core in self._cores[: len(waiting)]]
         try:
             while waiting or any(slot.queue for slot in slots):
                 for slot in slots:
@@ -219,7 +228,7 @@ class WarmSandbox:
         slot.queue.clear()
         slot.data.clear()
         slot.worker.kill()
-        slot.worker = self._take()
+        slot.worker = self._take(slot.worker.core)
 
     def session(self, job: SessionJob) -> "WarmSession":
         """Start one interactive job, on a worker of its own until it is closed."""
@@ -235,7 +244,7 @@ class WarmSandbox:
 
     def capabilities(self) -> tuple[Capability, ...]:
         """Try every property with a hostile program and report what held."""
-        worker = self._take()
+        worker = self._take(self._cores[0])
         self._idle.append(worker)
         return probe(self, worker.missing)
 

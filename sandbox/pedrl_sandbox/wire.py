@@ -68,7 +68,6 @@ WALL: Final = 2
 OUTPUT: Final = 3
 REPLY: Final = 4
 ENDED: Final = 5
-NO_FORK: Final = 6
 
 
 def frame(kind: int, job: int, body: bytes | bytearray = b"", flags: int = 0) -> bytes:

@@ -20,7 +20,7 @@ DEATH_S: Final = 5.0
 CHUNK: Final = 1 << 18
 # Room for the fork server, its interpreter and the scratch folders beside the job.
 SPARE_MB: Final = 128
-SPARE_PROCESSES: Final = 8
+SPARE_PROCESSES: Final = 9
 
 
 class WorkerDiedError(Exception):
@@ -150,6 +150,7 @@ class Worker(Protocol):
     """A fork server that is ready for jobs."""
 
     channel: Channel
+    core: int | None  # where it runs; None for anywhere
 
     @property
     def pid(self) -> int:
@@ -196,12 +197,14 @@ class ProcessWorker:
 
     Args:
         spawn: how to start it.
+        core: where it was told to run; None for anywhere.
 
     Raises:
         WorkerDiedError: it does not start.
     """
 
-    def __init__(self, spawn: Spawn) -> None:
+    def __init__(self, spawn: Spawn, core: int | None = None) -> None:
+        self.core = core
         self._scratch, self._cgroups = spawn.scratch, spawn.cgroups
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         fds = [_readable(data) for data in spawn.files]

@@ -6,12 +6,12 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import pytest
 
 from pedrl_env import Case, CheckProgram, Limits, Privileged, Split, Task, Verifier
 from pedrl_sandbox import PedrlError
+from tests.running import jobs_of, servers
 
 LIMITS = Limits(cpu_s=1.0, wall_s=30.0, memory_mb=256, processes=4, output_bytes=1 << 16)
 
@@ -56,17 +56,6 @@ def check_task() -> Task:
     return Task("tiny/check", "def f(x):\n", "f", check, Privileged(), "train", LIMITS)
 
 
-def children(pid: int) -> list[int]:
-    try:
-        return [
-            int(child)
-            for item in Path(f"/proc/{pid}/task").iterdir()
-            for child in (item / "children").read_text().split()
-        ]
-    except (FileNotFoundError, ProcessLookupError):  # it has just ended
-        return []
-
-
 @contextlib.contextmanager
 def kill_busy_servers() -> Iterator[None]:
     """Kill every sandbox of this process under its job, again and again."""
@@ -74,12 +63,9 @@ def kill_busy_servers() -> Iterator[None]:
 
     def work() -> None:
         while not stop.is_set():
-            for launcher in children(os.getpid()):
-                for server in children(launcher):
-                    # Below the template: the init of a namespace, and the job in it.
-                    if any(len(children(template)) > 1 for template in children(server)):
-                        with contextlib.suppress(ProcessLookupError):
-                            os.kill(server, signal.SIGKILL)
+            for server in filter(jobs_of, servers()):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(server, signal.SIGKILL)
             time.sleep(0.02)
 
     thread = threading.Thread(target=work)

@@ -29,8 +29,8 @@ def test_a_hole_is_noticed() -> None:
     """A sandbox that shows /etc and filters no calls must not be called sound."""
     original = ZygoteSandbox._make_spawn
 
-    def with_a_hole(self: ZygoteSandbox) -> Spawn:
-        spawn = original(self)
+    def with_a_hole(self: ZygoteSandbox, core: int | None) -> Spawn:
+        spawn = original(self, core)
         text = spawn.argv[-1].replace(
             '"--remount-ro"', '"--ro-bind", "/etc", "/etc", "--remount-ro"'
         )

@@ -17,7 +17,6 @@ from docker.errors import NotFound
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pedrl_experiments.bench.census import descendants
 from pedrl_sandbox import (
     CheckJob,
     IsolationUnavailableError,
@@ -31,6 +30,7 @@ from pedrl_sandbox import (
 )
 from pedrl_sandbox.container import LABEL, ContainerWorker, DockerSandbox, _Streams, connect
 from tests.docker_daemon import DaemonUnavailableError, daemon_of_our_own
+from tests.running import jobs_of
 
 ADD = Job("def f(x):\n    return x + 1\n", "f", ((1,),))
 LIMITS = JobLimits(cpu_s=5.0, wall_s=20.0, memory_mb=256)
@@ -81,11 +81,9 @@ def ours(api: Any) -> list[str]:
     return [item["Id"] for item in found]
 
 
-def jobs_in(api: Any, container: str) -> set[int]:
-    """The processes below the template of a container."""
-    supervisor = api.inspect_container(container)["State"]["Pid"]
-    listed = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
-    return set().union(*(descendants(int(template)) for template in listed))
+def jobs_in(api: Any, container: str) -> list[int]:
+    """The job that runs in a container."""
+    return jobs_of(api.inspect_container(container)["State"]["Pid"])
 
 
 def running(api: Any, known: set[str]) -> str:

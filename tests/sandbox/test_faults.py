@@ -23,6 +23,7 @@ from pedrl_sandbox.bwrap import ZygoteSandbox
 from pedrl_sandbox.cgroup import ROOT, Cgroups
 from pedrl_sandbox.warm import WarmSandbox
 from pedrl_sandbox.worker import ProcessWorker, Spawn
+from tests.running import children, jobs_of, servers, started
 
 ADD = Job("def f(x):\n    return x + 1\n", "f", ((1,),))
 LIMITS = JobLimits(cpu_s=5.0, wall_s=20.0, memory_mb=256)
@@ -32,45 +33,6 @@ def sleeper(seconds: float) -> Job:
     return Job(
         f"import time\ndef f():\n    time.sleep({seconds})\n    return 1", "f", ((),), LIMITS
     )
-
-
-def children(pid: int) -> list[int]:
-    try:
-        return [
-            int(child)
-            for task in Path(f"/proc/{pid}/task").iterdir()
-            for child in (task / "children").read_text().split()
-        ]
-    except (FileNotFoundError, ProcessLookupError):  # it has just ended
-        return []
-
-
-def servers() -> list[int]:
-    """Process 1 of every sandbox that this process has running."""
-    found = []
-    for launcher in children(os.getpid()):
-        for server in children(launcher):
-            if b"/pedrl/supervisor.py" in Path(f"/proc/{server}/cmdline").read_bytes():
-                found.append(server)
-    return found
-
-
-def jobs_and_inits(server: int) -> list[int]:
-    """What a template has started."""
-    return [pid for template in children(server) for pid in children(template)]
-
-
-def command(pid: int) -> str:
-    """The name of a process; empty if it has just ended."""
-    try:
-        return Path(f"/proc/{pid}/comm").read_text().strip()
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
-
-
-def jobs_of(server: int) -> list[int]:
-    """The processes of the job that runs under a supervisor, without inits: its and the next's."""
-    return [pid for pid in jobs_and_inits(server) if command(pid) not in ("", "init")]
 
 
 def busy_server(known: set[int]) -> int:
@@ -186,6 +148,19 @@ def test_two_workers_keep_the_order() -> None:
         assert len(servers()) == before + 2
 
 
+def test_workers_that_fill_the_cores_stay_on_one_each() -> None:
+    program = "import os\ndef f():\n    return sorted(os.sched_getaffinity(0))"
+    jobs = [Job(program, "f", ((),), LIMITS)] * 40
+    cores = sorted(os.sched_getaffinity(0))
+    with make_sandbox("zygote", workers=len(cores)) as sandbox:
+        found = [result.outcomes[0].value for result in sandbox.run_batch(jobs)]
+    assert sorted(map(tuple, found))[:: len(jobs) - 1] == [(cores[0],), (cores[-1],)]
+    assert {len(item) for item in found} == {1}
+    with make_sandbox("zygote", workers=len(cores) + 1) as sandbox:
+        found = [result.outcomes[0].value for result in sandbox.run_batch(jobs)]
+    assert all(item == cores for item in found)
+
+
 def test_closing_leaves_nothing() -> None:
     before = set(os.listdir("/proc/self/fd"))  # noqa: PTH208
     ours = f"**/pedrl-{os.getpid()}-*"
@@ -256,20 +231,20 @@ def test_files_of_a_job_are_there_and_then_gone(sandbox: ZygoteSandbox) -> None:
 def test_what_waits_for_the_next_job_keeps_no_files_of_the_last(sandbox: ZygoteSandbox) -> None:
     program = "def f():\n    open('left', 'wb').write(bytes(1 << 20))"
     assert sandbox.run_batch([Job(program, "f", ((),), LIMITS)])[0].status == "ok"
-    waiting = [pid for server in servers() for pid in (*children(server), *jobs_and_inits(server))]
-    assert len(waiting) >= 2  # a template and an init, at least
+    waiting = [pid for server in servers() for pid in (*children(server), *started(server))]
+    assert len(waiting) >= 3  # a template, an init and a child, at least
     assert not any(Path(f"/proc/{pid}/cwd/left").exists() for pid in waiting)
 
 
 def test_a_sandbox_that_does_not_start_says_what_to_do() -> None:
     spawn = Spawn(["/bin/sh", "-c", "echo no userns >&2; exit 1"])
-    broken = WarmSandbox("broken", lambda: ProcessWorker(spawn))
+    broken = WarmSandbox("broken", lambda core: ProcessWorker(spawn))
     with pytest.raises(IsolationUnavailableError, match=r"no userns.*unsafe-local"):
         broken.run_batch([ADD])
 
 
 def test_a_sandbox_that_speaks_nonsense_does_not_start() -> None:
-    broken = WarmSandbox("broken", lambda: ProcessWorker(Spawn(["/bin/echo", "x" * 100])))
+    broken = WarmSandbox("broken", lambda core: ProcessWorker(Spawn(["/bin/echo", "x" * 100])))
     with pytest.raises(IsolationUnavailableError, match="broke the protocol"):
         broken.run_batch([ADD])
 

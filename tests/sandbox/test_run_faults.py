@@ -11,7 +11,7 @@ import pytest
 
 from pedrl_env import Case, CheckProgram, Privileged, Task, Verifier
 from pedrl_sandbox.cgroup import ROOT
-from tests.sandbox.test_faults import children, jobs_of, servers
+from tests.running import children, jobs_of, servers
 
 FAULTS_A_RUN = 2  # as many as one job may be tried again
 CASES = (Case((2,), 4), Case((3,), 9))

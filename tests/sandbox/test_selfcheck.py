@@ -26,8 +26,8 @@ class Edited(ZygoteSandbox):
         self.old, self.new, self.left = old, new, since
         super().__init__()
 
-    def _make_spawn(self) -> Spawn:
-        spawn = super()._make_spawn()
+    def _make_spawn(self, core: int | None) -> Spawn:
+        spawn = super()._make_spawn(core)
         self.left -= 1
         if self.left >= 0:
             return spawn

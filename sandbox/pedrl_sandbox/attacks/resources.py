@@ -208,7 +208,8 @@ def _timeout(family: str, name: str, program: str) -> Attack:
 
 _EMPTY: Final = Witness(LEFT, returns([]))
 _FULL: Final = raises("OSError")
-_FEW: Final = returns_where(lambda count: 0 < count < LIMITS.processes)
+# One counts itself, and two of ours, for the next job, may come only after the first of these.
+_FEW: Final = returns_where(lambda count: 0 < count < LIMITS.processes + 2)
 
 ATTACKS: Final = (
     Attack("fork bombs", "endless", FORK_BOMB, ends("timeout", "failed"), limits=BRIEF),
