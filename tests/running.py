@@ -22,7 +22,7 @@ def servers() -> list[int]:
         server
         for launcher in children(os.getpid())
         for server in children(launcher)
-        if b"/pedrl/supervisor.py" in Path(f"/proc/{server}/cmdline").read_bytes()
+        if "/pedrl/supervisor.py" in _command(server)
     ]
 
 
@@ -41,8 +41,15 @@ def jobs_of(server: int) -> list[int]:
     ]
 
 
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
 def _folder(pid: int) -> str:
     try:
         return str(Path(f"/proc/{pid}/cwd").readlink())
-    except (FileNotFoundError, ProcessLookupError):  # it has just ended
+    except (FileNotFoundError, ProcessLookupError):
         return ""

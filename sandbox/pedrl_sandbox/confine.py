@@ -31,11 +31,13 @@ _AT_FDCWD: Final = ctypes.c_int(-100)
 _OPEN_HOW: Final = struct.Struct("<QQQ")  # flags, mode, resolve
 _RESOLVE_NO_MAGICLINKS: Final = 2
 _RESOLVE_BENEATH: Final = 8
+_F_GETPIPE_SZ: Final = 1032
 _CAPABILITY_VERSION_3: Final = 0x2008_0522
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 # Bound here: looking a symbol up touches ninety pages, and each job would do it again.
 _prctl, _capset, _unshare, _setns = _libc.prctl, _libc.capset, _libc.unshare, _libc.setns
+_fcntl: Final = _libc.fcntl
 _CAPABILITIES_OF_SELF: Final = struct.pack("<Ii", _CAPABILITY_VERSION_3, 0)
 _NO_CAPABILITIES: Final = bytes(24)
 
@@ -150,6 +152,28 @@ class Filter:
             OSError: the kernel refused.
         """
         _check(_prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, self._address, 0, 0), "seccomp")
+
+
+def pipe_bytes(fd: int) -> int:
+    """How much a pipe holds.
+
+    Raises:
+        OSError: not a pipe.
+    """
+    size: int = _fcntl(fd, _F_GETPIPE_SZ)
+    if size < 0:
+        _check(size, "fcntl F_GETPIPE_SZ")
+    return size
+
+
+def new_pipe_bytes() -> int:
+    """How much a new pipe holds."""
+    fds = os.pipe()
+    try:
+        return pipe_bytes(fds[0])
+    finally:
+        for fd in fds:
+            os.close(fd)
 
 
 def release_free_memory() -> None:

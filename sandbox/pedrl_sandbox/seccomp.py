@@ -1,7 +1,7 @@
 """A seccomp filter as classic BPF, written by hand: no library is needed to build it.
 
 A deny list: everything that could reach the kernel's rarely used corners, another process, or state
-that outlives a job. It is applied by ``bwrap --seccomp`` before the fork server starts.
+that outlives a job. Each job applies it to itself before it reads its program.
 """
 
 import platform
@@ -127,7 +127,7 @@ def number(name: str) -> int:
 
 
 def program(machine: str | None = None) -> bytes:
-    """The filter as an array of ``struct sock_filter``, for ``bwrap --seccomp``.
+    """The filter as an array of ``struct sock_filter``.
 
     Args:
         machine: ``x86_64`` or ``aarch64``; this machine when None.

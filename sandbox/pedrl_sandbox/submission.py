@@ -15,6 +15,7 @@ from resource import (
     RLIMIT_MEMLOCK,
     RLIMIT_NOFILE,
     RLIMIT_NPROC,
+    getrlimit,
     setrlimit,
 )
 from types import ModuleType
@@ -72,32 +73,35 @@ def place_pipes(null: int, out: int, reply: int, request: int) -> None:
     os.closerange(REQUEST_FD + 1, HIGHEST_FD)
 
 
-def child_main(body: bytes, limits: tuple[int, ...], nproc: int) -> None:
+def child_main(body: bytes, limits: tuple[int, ...], nproc: int, descriptors: int) -> None:
     """Limit this process, then run the job in ``body``. Returns when the job is over.
 
     Args:
         body: a packed job.
         limits: as in ``wire.LIMITS``.
         nproc: limit on the processes of this user; 0 for none.
+        descriptors: how many may be open.
     """
     cpu_ms, _, memory_mb, _, _ = limits
     seconds = cpu_ms // 1000 + 2  # a backstop behind the server's exact limit, for grandchildren
     setrlimit(RLIMIT_CPU, (seconds, seconds))
     setrlimit(RLIMIT_AS, (memory_mb << 20, memory_mb << 20))
+    setrlimit(RLIMIT_NOFILE, (descriptors, descriptors))
     if nproc:
         setrlimit(RLIMIT_NPROC, (nproc, nproc))
     answer(body)
 
 
-def set_common_limits(file_bytes: int, descriptors: int) -> None:
-    """The limits that are the same for every job; the server lives under them too."""
-    for name, value in (
-        (RLIMIT_FSIZE, file_bytes),
-        (RLIMIT_NOFILE, descriptors),
-        (RLIMIT_CORE, 0),
-        (RLIMIT_MEMLOCK, 0),
-    ):
+def set_common_limits(file_bytes: int) -> None:
+    """The limits that are the same for every job; the server lives under them too.
+
+    Not that on descriptors: those which jobs, all of this user, have sent and nobody has received
+    count against whoever sends more, so the server's own is as high as it can be.
+    """
+    for name, value in ((RLIMIT_FSIZE, file_bytes), (RLIMIT_CORE, 0), (RLIMIT_MEMLOCK, 0)):
         setrlimit(name, (value, value))
+    most = getrlimit(RLIMIT_NOFILE)[1]
+    setrlimit(RLIMIT_NOFILE, (most, most))
 
 
 def warm_up(null: int) -> None:

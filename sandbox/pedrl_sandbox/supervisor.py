@@ -88,7 +88,10 @@ class Job:
         self.to_child = bytearray(template.ORDER.pack(flags, length, *self.limits))
         self.to_child += memoryview(body)[wire.LIMITS.size :]
         self.push()  # most jobs fit into the pipe
-        control.send(template.STARTED.pack(flags))
+        try:
+            control.send(template.STARTED.pack(flags))
+        except BrokenPipeError:
+            sys.exit("the template is gone")
 
     def run(self) -> tuple[bytes, template.Child | None]:
         """Wait for the end of the job; its last frames, and the child for the next, if any."""
@@ -244,17 +247,19 @@ def start_template(settings: dict[str, Any]) -> socket.socket:
         control = theirs.dup()  # above REPLY_FD, whatever was open before
         for fd in (0, 1, template.REPLY_FD):  # the host's pipes are not for jobs
             os.dup2(null, fd)
-        limits = settings["size"], settings["descriptors"]
-        template.warm(template.REPLY_FD, settings["packages"], settings["preload"], limits)
+        size, workspaces = settings["size"], settings["workspaces"]
+        template.warm(template.REPLY_FD, settings["packages"], settings["preload"], size)
         jobs: apart.Jobs
         if settings["mode"] == "namespaces":
             ahead = settings["core"] is None
-            jobs = apart.Namespaces(settings["workspaces"], settings["size"], ahead=ahead)
+            jobs = apart.Namespaces(workspaces, size, ahead=ahead)
         elif settings["mode"] == "user":
-            jobs = apart.OtherUser(settings["workspaces"], settings["uid"])
+            jobs = apart.OtherUser(workspaces, settings["uid"])
         else:
-            jobs = apart.Subreaper(settings["workspaces"])
-        template.main(control, jobs, settings["workspaces"][0])
+            jobs = apart.Subreaper(workspaces)
+        descriptors, pipe_bytes = settings["descriptors"], confine.new_pipe_bytes()
+        place = template.Place(workspaces[0], descriptors, pipe_bytes)
+        template.main(control, jobs, place)
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:

@@ -8,6 +8,7 @@ child, meanwhile or now, and says how the job ended. It never reads a byte of on
 It does little on purpose. Each page that it writes between two forks is copied once more.
 """
 
+import contextlib
 import gc
 import importlib
 import io
@@ -39,6 +40,21 @@ PRELOADED: Final = (
 ENVIRONMENT: Final = {"LD_LIBRARY_PATH", "PYTHONHASHSEED", "PWD", "LC_CTYPE"}
 GC_THRESHOLD: Final = 10_000  # a job of ours never comes to a collection, nor does a small program
 _FDS: Final = struct.Struct("3i")
+_HAS_DIED: Final = os.WEXITED | os.WNOHANG | os.WNOWAIT
+
+
+class Place(NamedTuple):
+    """What is the same for all jobs of a template.
+
+    Attributes:
+        workspace: the folder in which they start.
+        descriptors: how many files a process may have open.
+        pipe_bytes: of each pipe, as long as no job has taken too much of the user's share.
+    """
+
+    workspace: str
+    descriptors: int
+    pipe_bytes: int
 
 
 class Child(NamedTuple):
@@ -55,51 +71,55 @@ class Child(NamedTuple):
     pipes: tuple[int, int, int]
 
 
-def main(control: socket.socket, jobs: Jobs, workspace: str) -> NoReturn:
+def main(control: socket.socket, jobs: Jobs, place: Place) -> NoReturn:
     """Have a child ready for each job, until the supervisor is gone.
 
     Raises:
         OSError: no process can be forked for the first.
     """
     cpu_us = _process_cpu_us()
-    child = fork_child(jobs, workspace)
-    announce(control, child, 0, 0, clean=True)
-    while data := control.recv(STARTED.size):
+    child = announce(control, fork_child(jobs, place), 0, 0, clean=True)
+    while child is not None and (data := control.recv(STARTED.size)):
         (flags,) = STARTED.unpack(data)
-        following = _try_to_fork(jobs, workspace) if jobs.ahead else None
+        following = _try_to_fork(jobs, place) if jobs.ahead else None
         code, used_us = jobs.end(child.main, child.root)
         clean = bool(flags & wire.KEEP) or jobs.clean()
         if not jobs.ahead:
-            following = _try_to_fork(jobs, workspace)
+            following = _try_to_fork(jobs, place)
         before, cpu_us = cpu_us, _process_cpu_us()
-        announce(control, following, code, used_us + cpu_us - before, clean=clean)
-        if following is None:  # the next sandbox may have better luck
-            os._exit(1)
-        child = following
-    os._exit(0)
+        child = announce(control, following, code, used_us + cpu_us - before, clean=clean)
+    os._exit(0 if child is not None else 1)
 
 
 def announce(
     control: socket.socket, child: Child | None, code: int, cpu_us: int, *, clean: bool
-) -> None:
-    """Tell the supervisor how a job ended, and give it the pipes of the next."""
-    if child is None:
-        control.send(ENDED.pack(code, cpu_us, False, 0, 0))
-        return
-    message = ENDED.pack(code, cpu_us, clean, child.root, child.main)
-    control.sendmsg([message], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, _FDS.pack(*child.pipes))])
-    for fd in child.pipes:
-        os.close(fd)
+) -> Child | None:
+    """Tell the supervisor how a job ended, and give it the pipes of the next job's child.
+
+    Returns:
+        That child; None if there is none, it has died, or its pipes cannot be given: whatever a job
+        did to have it so, its answer counts, and the sandbox is replaced.
+    """
+    if child is not None and os.waitid(os.P_PID, child.main, _HAS_DIED) is None:
+        message = ENDED.pack(code, cpu_us, clean, child.root, child.main)
+        pipes = (socket.SOL_SOCKET, socket.SCM_RIGHTS, _FDS.pack(*child.pipes))
+        with contextlib.suppress(OSError):
+            control.sendmsg([message], [pipes])
+            for fd in child.pipes:
+                os.close(fd)
+            return child
+    control.send(ENDED.pack(code, cpu_us, False, 0, 0))
+    return None
 
 
-def _try_to_fork(jobs: Jobs, workspace: str) -> Child | None:
+def _try_to_fork(jobs: Jobs, place: Place) -> Child | None:
     try:
-        return fork_child(jobs, workspace)
-    except OSError:  # there is no next job here, but this one's answer counts
+        return fork_child(jobs, place)
+    except OSError:
         return None
 
 
-def fork_child(jobs: Jobs, workspace: str) -> Child:
+def fork_child(jobs: Jobs, place: Place) -> Child:
     """Fork a process that waits for a job.
 
     Its pipes are made anew: a pipe's flags and size would carry messages to the next job.
@@ -111,16 +131,20 @@ def fork_child(jobs: Jobs, workspace: str) -> Child:
     reply_r, reply_w = os.pipe()
     out_r, out_w = os.pipe()
     request_r, request_w = os.pipe()
+    if jobs.ahead and any(
+        confine.pipe_bytes(fd) != place.pipe_bytes for fd in (reply_r, out_r, request_r)
+    ):
+        raise OSError("the job that runs has made the next one's pipes smaller")
     main = os.fork()
     if main == 0:
-        _run_job(jobs, workspace, (out_w, reply_w, request_r))
+        _run_job(jobs, place, (out_w, reply_w, request_r))
     os.close(reply_w)
     os.close(out_w)
     os.close(request_r)
     return Child(jobs.root_of(main), main, (reply_r, out_r, request_w))
 
 
-def _run_job(jobs: Jobs, workspace: str, pipes: tuple[int, int, int]) -> NoReturn:
+def _run_job(jobs: Jobs, place: Place, pipes: tuple[int, int, int]) -> NoReturn:
     try:
         place_pipes(REPLY_FD, *pipes)
         os.setsid()  # a signal to a process group passes every namespace
@@ -129,8 +153,8 @@ def _run_job(jobs: Jobs, workspace: str, pipes: tuple[int, int, int]) -> NoRetur
         body = _read(length)
         if not flags & wire.INTERACTIVE:
             os.close(REQUEST_FD)
-        os.chdir(workspace)  # only now: it may have been replaced
-        child_main(body, tuple(limits), jobs.nproc(limits[3]))
+        os.chdir(place.workspace)  # only now: it may have been replaced
+        child_main(body, tuple(limits), jobs.nproc(limits[3]), place.descriptors)
         os._exit(0)
     except BaseException:
         sys.excepthook(*sys.exc_info())
@@ -138,7 +162,7 @@ def _run_job(jobs: Jobs, workspace: str, pipes: tuple[int, int, int]) -> NoRetur
         os._exit(1)
 
 
-def warm(null: int, packages: str, preload: list[str], limits: tuple[int, int]) -> None:
+def warm(null: int, packages: str, preload: list[str], file_bytes: int) -> None:
     """What the forked children inherit: modules, a quiet heap, bound symbols."""
     for name in set(os.environ) - ENVIRONMENT:  # set for this process, not for the jobs
         del os.environ[name]
@@ -152,7 +176,7 @@ def warm(null: int, packages: str, preload: list[str], limits: tuple[int, int]) 
         commands.ENVIRONMENT["PYTHONPATH"] = packages
     for name in (*PRELOADED, *preload):
         importlib.import_module(name)
-    set_common_limits(*limits)
+    set_common_limits(file_bytes)
     warm_up(null)
     gc.collect()
     gc.freeze()

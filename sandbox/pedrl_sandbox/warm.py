@@ -57,8 +57,8 @@ class WarmSandbox:
     Args:
         name: what it is called in the registry.
         start: starts one worker, on the core of this number, or anywhere.
-        workers: how many run side by side. As many as there are cores, or a multiple: then each
-            stays on one, which spares a job the way between them.
+        workers: how many run side by side. If they are as many as the cores, or a multiple, each
+            stays on one in a batch with work for all: a job is spared the way between them.
         retries: how often a job is tried again after its sandbox died under it.
         one_job_each: whether a worker is replaced after every job.
     """
@@ -134,7 +134,9 @@ class WarmSandbox:
                 results[index] = JobResult("failed", detail="program longer than 1 MiB")
             else:
                 waiting.append(_Pending(index, job, encode_job(job)))
-        slots = [_Slot(self._take(core)) for core in self._cores[: len(waiting)]]
+        full = len(waiting) >= len(self._cores)
+        cores = self._cores if full else [None] * len(waiting)
+        slots = [_Slot(self._take(core)) for core in cores]
         try:
             while waiting or any(slot.queue for slot in slots):
                 for slot in slots:
@@ -244,7 +246,7 @@ class WarmSandbox:
 
     def capabilities(self) -> tuple[Capability, ...]:
         """Try every property with a hostile program and report what held."""
-        worker = self._take(self._cores[0])
+        worker = self._take()
         self._idle.append(worker)
         return probe(self, worker.missing)
 

@@ -18,10 +18,16 @@ def each(*families: str) -> pytest.MarkDecorator:
 
 
 class Arena:
-    """Runs attacks and proves that nothing of them is left."""
+    """Runs attacks and proves that nothing of them is left.
 
-    def __init__(self, sandbox: JobRunner) -> None:
+    Args:
+        sandbox: where.
+        ahead: whether it makes the next job's child beside a job.
+    """
+
+    def __init__(self, sandbox: JobRunner, *, ahead: bool) -> None:
         self.sandbox = sandbox
+        self._ahead = ahead
         assert sandbox.run_batch([NEIGHBOUR])[0].status == "ok"
         time.sleep(0.1)
         self._at_rest = len(self.processes())
@@ -43,6 +49,10 @@ class Arena:
         assert result.status == "ok", result
         assert result.outcomes[0].kind == "value", result
         return result.outcomes[0].value
+
+    def counts(self, processes: int) -> set[int]:
+        """How many a job may come to that may have so many: two more, where it is quick."""
+        return {processes, processes + 1, processes + 2} if self._ahead else {processes}
 
     def processes(self) -> set[int]:
         """What runs for this sandbox."""

@@ -13,11 +13,10 @@ from tests.adversarial.arena import Arena
 def arena_session(request: pytest.FixtureRequest) -> Iterator[Arena]:
     if request.param == "docker":
         request.getfixturevalue("docker_daemon")
-    name = "zygote" if request.param == "one core" else request.param
-    with make_sandbox(name) as sandbox:
-        if name != request.param:  # then a worker makes the next job's child after a job
+    with make_sandbox("zygote" if request.param == "one core" else request.param) as sandbox:
+        if request.param == "one core":
             sandbox._cores = [min(os.sched_getaffinity(0))]  # type: ignore[attr-defined]
-        yield Arena(sandbox)
+        yield Arena(sandbox, ahead=request.param in ("zygote", "bwrap"))
 
 
 @pytest.fixture

@@ -17,12 +17,12 @@ def test_fork_bomb_ends(arena: Arena, attack: Attack) -> None:
 
 @each("processes")
 def test_processes_are_limited(arena: Arena, attack: Attack) -> None:
-    assert arena.endures(attack).outcomes[0].value == 3  # with the job itself, four
+    assert arena.endures(attack).outcomes[0].value in arena.counts(3)  # with the job itself, four
 
 
 @each("threads")
 def test_threads_are_limited(arena: Arena, attack: Attack) -> None:
-    assert arena.endures(attack).outcomes[0].value == 3
+    assert arena.endures(attack).outcomes[0].value in arena.counts(3)
 
 
 @each("memory floods")

@@ -148,19 +148,6 @@ def test_two_workers_keep_the_order() -> None:
         assert len(servers()) == before + 2
 
 
-def test_workers_that_fill_the_cores_stay_on_one_each() -> None:
-    program = "import os\ndef f():\n    return sorted(os.sched_getaffinity(0))"
-    jobs = [Job(program, "f", ((),), LIMITS)] * 40
-    cores = sorted(os.sched_getaffinity(0))
-    with make_sandbox("zygote", workers=len(cores)) as sandbox:
-        found = [result.outcomes[0].value for result in sandbox.run_batch(jobs)]
-    assert sorted(map(tuple, found))[:: len(jobs) - 1] == [(cores[0],), (cores[-1],)]
-    assert {len(item) for item in found} == {1}
-    with make_sandbox("zygote", workers=len(cores) + 1) as sandbox:
-        found = [result.outcomes[0].value for result in sandbox.run_batch(jobs)]
-    assert all(item == cores for item in found)
-
-
 def test_closing_leaves_nothing() -> None:
     before = set(os.listdir("/proc/self/fd"))  # noqa: PTH208
     ours = f"**/pedrl-{os.getpid()}-*"

@@ -192,6 +192,13 @@ def f():
     except OSError: pass
     return count
 """
+DESCRIPTORS_LEFT = """
+import os, socket
+def f():
+    one, other = socket.socketpair()
+    socket.send_fds(one, [b"x"], [one.fileno(), other.fileno()] * 125)  # kept open by themselves
+    os._exit(0)
+"""
 STACK = """
 import sys
 def f():
@@ -262,5 +269,6 @@ ATTACKS: Final = (
     Attack(
         "descriptor floods", "in flight", DESCRIPTORS_IN_FLIGHT, returns_where(lambda n: n < 1000)
     ),
+    Attack("descriptor floods", "left in flight", DESCRIPTORS_LEFT, ends("failed")),
     Attack("stack overflow", "repr", STACK, ends("failed", detail="signal 11"), limits=LONG),
 )
