@@ -20,7 +20,7 @@ from pedrl_sandbox.probes import probe
 from pedrl_sandbox.selfcheck import WrongAnswerError, self_check
 from pedrl_sandbox.worker import Worker, WorkerDiedError
 
-PIPELINED: Final = 8  # jobs that wait inside one worker's pipe
+PIPELINED: Final = 8  # at most so many jobs wait inside one worker's pipe
 PIPELINED_BYTES: Final = 1 << 15  # half a pipe: writing them can never wait for the solver
 GRACE_S: Final = 30.0  # beyond a job's own wall limit, which the solver enforces
 PROGRAM_BYTES: Final = 1 << 20
@@ -137,10 +137,12 @@ class WarmSandbox:
         full = len(waiting) >= len(self._cores)
         cores = self._cores if full else [None] * len(waiting)
         slots = [_Slot(self._take(core)) for core in cores]
+        # Short enough for all workers to have their share of a small batch.
+        line = 1 if self.one_job_each else min(PIPELINED, -(-len(waiting) // (2 * len(cores) or 1)))
         try:
             while waiting or any(slot.queue for slot in slots):
                 for slot in slots:
-                    self._fill(slot, waiting)
+                    self._fill(slot, waiting, line)
                 self._wait(slots)
                 for slot in slots:
                     self._collect(slot, waiting, results)
@@ -151,8 +153,8 @@ class WarmSandbox:
         self._idle.extend(slot.worker for slot in slots)
         return [_present(item) for item in results]
 
-    def _fill(self, slot: _Slot, waiting: deque[_Pending]) -> None:
-        while waiting and len(slot.queue) < (1 if self.one_job_each else PIPELINED):
+    def _fill(self, slot: _Slot, waiting: deque[_Pending], line: int) -> None:
+        while waiting and len(slot.queue) < line:
             following = waiting[0]
             alone = following.attempts > 0 or (slot.queue and slot.queue[0][1].attempts > 0)
             if slot.queue and (alone or slot.bytes_waiting + len(following.body) > PIPELINED_BYTES):
