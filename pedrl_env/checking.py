@@ -1,19 +1,109 @@
-"""Run a trusted check program against a submission that it never shares a process with."""
+"""Run a trusted check program against a submission that it never shares a process with.
 
+Asked one call at a time, a submission costs two sandboxes and many turns between them. Nearly every
+check asks the same, whatever it is told: so once a submission was asked, the next is asked all of
+that at once, and the check hears all its answers at once. Where that does not decide, since the
+check asks something else this time, the submission is asked one call at a time after all.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
-from pedrl_env.records import CheckProgram, Status, Verdict
-from pedrl_sandbox import CheckJob, Job, JobLimits, JobResult, JobRunner, Session, wire
+from pedrl_env.records import CheckProgram, Status, Task, Verdict
+from pedrl_sandbox import (
+    Call,
+    CheckJob,
+    EncodedCalls,
+    Job,
+    JobLimits,
+    JobResult,
+    JobRunner,
+    Outcome,
+    Session,
+    encode_calls,
+    wire,
+)
 from pedrl_sandbox.answers import error_name, read_outcome
+from pedrl_sandbox.submission import unpack_call
 
 # The check itself gets more than the submission: a hostile value must not make it fail for time.
 CHECK_CPU_S: Final = 10.0
 CHECK_MEMORY_MB: Final = 1024
+QUESTIONS_BYTES: Final = 1 << 20  # a check that asks more is asked one call at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Questions:
+    """What a check program asks, as far as any submission got.
+
+    Attributes:
+        lines: its calls, as they went out.
+        calls: the same, for a submission.
+    """
+
+    lines: tuple[bytes, ...]
+    calls: EncodedCalls
+
+    @classmethod
+    def of(cls, lines: Sequence[bytes]) -> "Questions | None":
+        """Of the calls that a check made; None where they cannot be asked at once."""
+        if sum(map(len, lines)) > QUESTIONS_BYTES:
+            return None
+        asked = [unpack_call(wire.loads(line)) for line in lines]
+        calls = [Call(tuple(args), kwargs) if kwargs else tuple(args) for args, kwargs in asked]
+        try:
+            return cls(tuple(lines), encode_calls(calls))
+        except wire.WireError:
+            return None
+
+    def rehearsal(self, task: Task, solved: JobResult) -> CheckJob:
+        """The check, told what a submission answered."""
+        assert isinstance(task.tests, CheckProgram)
+        answers = solved.outcomes[: _heard(solved.outcomes)]
+        exchanges = [
+            (line, "v", outcome.value) if outcome.kind == "value" else (line, "e", outcome.note)
+            for line, outcome in zip(self.lines, answers, strict=False)
+        ]
+        limits = _check_limits(task.limits.wall_s)
+        return CheckJob(_program(task.tests), task.entry_point, limits, exchanges=exchanges)
+
+    def verdict(self, solved: JobResult, checked: JobResult) -> Verdict | None:
+        """What both say together; None where the submission must be asked while the check runs.
+
+        Args:
+            solved: what a submission answered.
+            checked: how its rehearsal ended.
+        """
+        match checked.outcomes:
+            case (Outcome("value", ["passed"]),) if solved.status == "ok":
+                return _verdict("passed", "")
+            case (Outcome("value", ["failed", name]),):
+                return _verdict("failed", f"the check raised {error_name(name)}")
+            case (Outcome("value", ["more"]),):
+                return self._cut_off(solved)
+        return None
+
+    def _cut_off(self, solved: JobResult) -> Verdict | None:
+        """Where the check waits for an answer that did not come."""
+        heard = _heard(solved.outcomes)
+        if heard == len(self.lines):
+            return None
+        if heard < len(solved.outcomes) and (fault := _fault(solved.outcomes[heard])):
+            return _verdict(*fault)
+        if solved.status == "ok" or solved.status == "infra_error":
+            return None
+        return _verdict(solved.status, solved.detail)
+
+
+def asked_otherwise(checked: JobResult) -> bool:
+    """Whether a rehearsed check asked what no check before it had."""
+    return [outcome.value for outcome in checked.outcomes] == [["other"]]
 
 
 def run_check(
     solvers: JobRunner, checkers: JobRunner, job: Job, tests: CheckProgram
-) -> tuple[Verdict, float]:
+) -> tuple[Verdict, float, list[bytes]]:
     """Run ``check(candidate)`` with a ``candidate`` that asks the solver for every answer.
 
     Args:
@@ -23,28 +113,39 @@ def run_check(
         tests: trusted source.
 
     Returns:
-        The verdict, out of one test, and the CPU seconds of both processes.
+        The verdict, out of one test, the CPU seconds of both processes, and the calls.
     """
-    wall_s = job.limits.wall_s + CHECK_CPU_S
-    limits = JobLimits(CHECK_CPU_S, wall_s, CHECK_MEMORY_MB, output_bytes=1 << 24)
-    program = f"{tests.preamble}\n{tests.source}"
-    checker = checkers.session(CheckJob(program, job.entry_point, limits))
+    asked: list[bytes] = []
+    limits = _check_limits(job.limits.wall_s)
+    checker = checkers.session(CheckJob(_program(tests), job.entry_point, limits))
     try:
         solver = solvers.session(job)
         try:
-            status, detail = _relay(checker, solver)
+            status, detail = _relay(checker, solver, asked)
         finally:
             solved = solver.close()
     finally:
         checked = checker.close()
     if status is None:
         status, detail = _early_end(checked, solved)
+    return _verdict(status, detail), solved.cpu_s + checked.cpu_s, asked
+
+
+def _program(tests: CheckProgram) -> str:
+    return f"{tests.preamble}\n{tests.source}"
+
+
+def _check_limits(wall_s: float) -> JobLimits:
+    """Of a check whose submission may take ``wall_s``."""
+    return JobLimits(CHECK_CPU_S, wall_s + CHECK_CPU_S, CHECK_MEMORY_MB, output_bytes=1 << 24)
+
+
+def _verdict(status: Status, detail: str) -> Verdict:
     passed = int(status == "passed")
-    verdict = Verdict(status, float(passed), passed, 1, detail)
-    return verdict, solved.cpu_s + checked.cpu_s
+    return Verdict(status, float(passed), passed, 1, detail)
 
 
-def _relay(checker: Session, solver: Session) -> tuple[Status | None, str]:
+def _relay(checker: Session, solver: Session, asked: list[bytes]) -> tuple[Status | None, str]:
     """Carry calls and answers until the check is decided; None when one side ended before that."""
     while True:
         match checker.hear():
@@ -53,6 +154,7 @@ def _relay(checker: Session, solver: Session) -> tuple[Status | None, str]:
             case ["x", name]:
                 return "failed", f"the check raised {error_name(name)}"
             case ["c", call]:
+                asked.append(wire.dumps(call))
                 solver.tell(call)
             case _:
                 return None, ""
@@ -66,10 +168,8 @@ def _relay(checker: Session, solver: Session) -> tuple[Status | None, str]:
             name = error_name(answer[-1])
             return ("oom" if name == "MemoryError" else "failed"), f"raised {name}"
         outcome = read_outcome(answer)
-        if outcome.kind == "malformed":
-            return "malformed", outcome.note
-        if outcome.note == "MemoryError":
-            return "oom", "raised MemoryError"
+        if fault := _fault(outcome):
+            return fault
         if outcome.kind == "raised":
             checker.tell(["e", outcome.note])
             continue
@@ -77,6 +177,19 @@ def _relay(checker: Session, solver: Session) -> tuple[Status | None, str]:
             checker.tell(["v", wire.pack(outcome.value)])
         except wire.WireError as error:  # there are larger ways to write a value than ours
             return "malformed", str(error)
+
+
+def _fault(outcome: Outcome) -> tuple[Status, str] | None:
+    """The end of a check, where an answer is none that it can hear."""
+    if outcome.kind == "malformed":
+        return "malformed", outcome.note
+    return ("oom", "raised MemoryError") if outcome.note == "MemoryError" else None
+
+
+def _heard(outcomes: Sequence[Outcome]) -> int:
+    """How many answers a check hears, up to the first that ends it."""
+    faults = (index for index, outcome in enumerate(outcomes) if _fault(outcome))
+    return next(faults, len(outcomes))
 
 
 def _early_end(checked: JobResult, solved: JobResult) -> tuple[Status, str]:

@@ -1,12 +1,13 @@
 """Run submissions in sandboxes and judge them: every kind of tests, one batch where possible."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import wait
+from contextlib import contextmanager
 from functools import partial
 from typing import Final
 
-from pedrl_env.checking import run_check
+from pedrl_env.checking import Questions, asked_otherwise, run_check
 from pedrl_env.grading import Accepted, ask_predicates, job_limits, jobs, judge_cases, judge_scripts
 from pedrl_env.grading_prepare import Prepared
 from pedrl_env.grading_pytest import run_pytest
@@ -38,6 +39,8 @@ class Grader:
         self._checker = make_sandbox(sandbox)
         self._lanes = [Lane(sandbox) for _ in range(workers)]
         self._recordings: dict[bytes, Recording | None] = {}
+        # None for a check that asked otherwise: what it asks depends on what it is told.
+        self._questions: dict[bytes, Questions | None] = {}
 
     @property
     def owners(self) -> list[Owner]:
@@ -59,21 +62,43 @@ class Grader:
         asking: deque[tuple[int, Prepared, str]] = deque()
         self._record([prepared for prepared, _ in submissions])
         for index, (prepared, program) in enumerate(submissions):
-            asks = isinstance(prepared.task.tests, CheckProgram | PytestProgram)
-            if asks and not self._recordings.get(prepared.fingerprint):
+            known = self._recordings.get(prepared.fingerprint) or self._questions.get(
+                prepared.fingerprint
+            )
+            if isinstance(prepared.task.tests, CheckProgram | PytestProgram) and not known:
                 asking.append((index, prepared, program))
             else:
                 batched[index] = prepared, program
+        with self._asking(asking, graded):
+            answered = self._batch(batched)
+        graded |= answered
+        undecided = [index for index in batched if index not in answered]
+        with self._asking(deque((index, *batched[index]) for index in undecided), graded):
+            pass
+        return [graded[index] for index in range(len(submissions))]
+
+    @contextmanager
+    def _asking(
+        self, asking: deque[tuple[int, Prepared, str]], graded: dict[int, Graded]
+    ) -> Iterator[None]:
+        """Have the lanes judge what waits in ``asking``; none goes on behind this."""
         lanes = self._lanes[: len(asking)]
         runs = [lane.owner.submit(partial(lane.work, asking, graded)) for lane in lanes]
         try:
-            answered = self._batch(batched)
-        finally:  # no lane goes on when this call is over
+            yield
+        finally:
             wait(runs)
-        for run in runs:
+        for run, lane in zip(runs, lanes, strict=True):
             run.result()
-        graded |= answered
-        return [graded[index] for index in range(len(submissions))]
+            for fingerprint, lines in lane.asked:
+                self._learn(fingerprint, lines)
+            lane.asked.clear()
+
+    def _learn(self, fingerprint: bytes, lines: Sequence[bytes]) -> None:
+        """Keep what a check program has asked, if it got further than before."""
+        known = self._questions.get(fingerprint)
+        if fingerprint not in self._questions or (known and len(lines) > len(known.lines)):
+            self._questions[fingerprint] = Questions.of(lines)
 
     def _record(self, asked: Sequence[Prepared]) -> None:
         """Learn of each check program what it asks, once."""
@@ -94,23 +119,34 @@ class Grader:
             for index, (prepared, _) in submissions.items()
             if (found := self._recordings.get(prepared.fingerprint))
         }
+        rehearsed = {
+            index: questions
+            for index, (prepared, _) in submissions.items()
+            if index not in recorded and (questions := self._questions.get(prepared.fingerprint))
+        }
+        known = recorded | rehearsed
         planned = {
             index: jobs(
-                prepared.task,
-                program,
-                recorded[index].calls if index in recorded else prepared.calls,
+                prepared.task, program, known[index].calls if index in known else prepared.calls
             )
             for index, (prepared, program) in submissions.items()
         }
         answers = iter(self._solver.run_batch([job for row in planned.values() for job in row]))
         results = {index: [next(answers) for _ in row] for index, row in planned.items()}
         accepted = self._predicates(submissions, results)
-        graded: dict[int, Graded] = {}
+        graded = self._rehearse(
+            [
+                (index, submissions[index][0], questions, results[index][0])
+                for index, questions in rehearsed.items()
+            ]
+        )
         for index, (prepared, _) in submissions.items():
             cpu_s = sum(result.cpu_s for result in results[index])
             cases = prepared.task.tests
             if index in recorded:
                 graded[index] = recorded[index].judge(results[index][0]), cpu_s
+                continue
+            if index in rehearsed:
                 continue
             if prepared.calls is None:
                 graded[index] = judge_scripts(cases, results[index]), cpu_s  # type: ignore[arg-type]
@@ -122,6 +158,22 @@ class Grader:
             values = None if said is None else said.values
             verdict = judge_cases(cases, results[index][0], values)  # type: ignore[arg-type]
             graded[index] = verdict, cpu_s + (said.cpu_s if said else 0.0)
+        return graded
+
+    def _rehearse(
+        self, solved: Sequence[tuple[int, Prepared, Questions, JobResult]]
+    ) -> dict[int, Graded]:
+        """The verdicts of check programs on answers that are there; some may stay undecided."""
+        told = [questions.rehearsal(prepared.task, run) for _, prepared, questions, run in solved]
+        graded: dict[int, Graded] = {}
+        for (index, prepared, questions, run), checked in zip(
+            solved, self._checker.run_batch(told), strict=True
+        ):
+            verdict = questions.verdict(run, checked)
+            if verdict is not None:
+                graded[index] = verdict, run.cpu_s + checked.cpu_s
+            if asked_otherwise(checked):
+                self._questions[prepared.fingerprint] = None
         return graded
 
     def _predicates(
@@ -161,6 +213,7 @@ class Lane:
 
     def __init__(self, sandbox: str) -> None:
         self.owner = Owner()
+        self.asked: list[tuple[bytes, list[bytes]]] = []  # by which check programs, calls
         self._name = sandbox
         self._solver, self._checker = make_sandbox(sandbox), make_sandbox(sandbox)
         self._pytest: JobRunner | None = None
@@ -187,7 +240,9 @@ class Lane:
                 limits, files = job_limits(task.limits), dict(task.files)
                 job = Job(program, task.entry_point, (), limits, files)
                 assert isinstance(task.tests, CheckProgram)
-                verdict, used = run_check(self._solver, self._checker, job, task.tests)
+                verdict, used, calls = run_check(self._solver, self._checker, job, task.tests)
+                if calls:
+                    self.asked.append((prepared.fingerprint, calls))
             cpu_s += used
             if verdict.status != "infra_error" and verdict.detail != KILLED:
                 break

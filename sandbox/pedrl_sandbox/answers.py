@@ -6,7 +6,16 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from pedrl_sandbox import wire
-from pedrl_sandbox.jobs import AnyJob, BatchJob, Job, JobResult, JobStatus, Outcome, ScriptJob
+from pedrl_sandbox.jobs import (
+    AnyJob,
+    BatchJob,
+    CheckJob,
+    Job,
+    JobResult,
+    JobStatus,
+    Outcome,
+    ScriptJob,
+)
 from pedrl_sandbox.worker import Frame, WorkerDiedError
 
 _ERRORS: Final = frozenset(
@@ -87,7 +96,7 @@ def batch_result(job: BatchJob, data: bytes | bytearray, frame: Frame) -> JobRes
     """
     if isinstance(job, ScriptJob):
         return _script_result(job, data, frame)
-    begun, messages = read_reply(data, len(job.calls) + 1)
+    begun, messages = read_reply(data, _asked(job) + 1)
     return result(job, messages, frame, begun=begun)
 
 
@@ -106,7 +115,7 @@ def result(job: AnyJob, messages: Sequence[Any], frame: Frame, *, begun: bool) -
         crash = error_name(messages[-1][1]) if len(messages[-1]) == 2 else "BaseException"
         messages = messages[:-1]
     outcomes = tuple(map(read_outcome, messages))
-    calls = len(job.calls) if isinstance(job, Job) else 0
+    calls = _asked(job)
     status: JobStatus = "ok"
     detail = ""
     if limit := end.limit(job):
@@ -131,6 +140,13 @@ def result(job: AnyJob, messages: Sequence[Any], frame: Frame, *, begun: bool) -
     return JobResult(
         status, outcomes[:calls], detail, end.output, cpu_s=end.cpu_s, wall_s=end.wall_s
     )
+
+
+def _asked(job: AnyJob) -> int:
+    """How many answers a job owes."""
+    if isinstance(job, Job):
+        return len(job.calls)
+    return int(isinstance(job, CheckJob) and job.exchanges is not None)
 
 
 def _script_result(job: ScriptJob, data: bytes | bytearray, frame: Frame) -> JobResult:

@@ -90,8 +90,10 @@ def encode_job(job: AnyJob, *, serve: bool = False) -> bytes:
         return head + wire.request(job.program, "script", "", "", files, _NO_CALLS)
     if isinstance(job, ObjectsJob):
         return head + wire.request("", "objects", "", "", dict(job.files), _NO_CALLS)
-    files = dict(job.files)
-    return head + wire.request(job.program, "check", "check", job.name, files, _NO_CALLS)
+    mode, rows = "check", _NO_CALLS
+    if job.exchanges is not None:
+        mode, rows = "replay", wire.encode_rows(job.exchanges)
+    return head + wire.request(job.program, mode, "check", job.name, dict(job.files), rows)
 
 
 def encode_command(mode: str, rows: Sequence[tuple[Any, ...]], limits: JobLimits) -> bytes:

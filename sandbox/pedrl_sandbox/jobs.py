@@ -103,16 +103,24 @@ class ObjectsJob:
 class CheckJob:
     """Run a *trusted* program that defines ``check(candidate)`` in a sandbox of its own.
 
-    ``candidate``, also bound to the global ``name``, asks for its answers over the session.
+    ``candidate``, also bound to the global ``name``, asks for its answers over the session. In a
+    batch, it is told what ``exchanges`` holds, and the one outcome is how the check ended:
+    ``["passed"]``, ``["failed", exception type]``, ``["more"]`` where it asked more than there is,
+    ``["other"]`` where it asked something else.
+
+    Attributes:
+        exchanges: each a call as ``candidate`` writes it, ``v`` or ``e``, and the value or the name
+            of the exception.
     """
 
     program: str
     name: str
     limits: JobLimits = JobLimits()
     files: Mapping[str, str] = field(default_factory=dict)
+    exchanges: Sequence[tuple[bytes, str, Any]] | None = None
 
 
-BatchJob = Job | ScriptJob
+BatchJob = Job | ScriptJob | CheckJob
 SessionJob = Job | ObjectsJob | CheckJob
 AnyJob = Job | ScriptJob | ObjectsJob | CheckJob
 

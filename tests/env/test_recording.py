@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from pedrl_env import CheckProgram, Privileged, Task
-from pedrl_env.grader import Grader
+from pedrl_env.grader import Grader, Lane
 from pedrl_env.grading_prepare import prepare
 from pedrl_env.recorder import MOST, record
 
@@ -119,9 +119,78 @@ def test_a_recording_and_the_program_agree_on_every_answer(name: str, grader: Gr
     graded = grader.grade([(prepared, program) for program in programs])
     written_down = grader._recordings[prepared.fingerprint] is not None
     assert written_down == (name in COMPARED)
-    for answer, program, (verdict, _) in zip(ANSWERS, programs, graded, strict=True):
+    again = grader.grade([(prepared, program) for program in programs])  # now of answers at once
+    for answer, program, (first, _), (second, _) in zip(
+        ANSWERS, programs, graded, again, strict=True
+    ):
         asked, _ = grader._lanes[0]._judge(prepared, program)
-        assert (answer, verdict.status) == (answer, asked.status)
+        assert (answer, first.status) == (answer, asked.status)
+        assert (answer, second.status) == (answer, asked.status)
+        if not written_down:
+            assert (answer, second.detail) == (answer, asked.detail)
+
+
+def test_what_one_submission_was_asked_is_asked_of_the_next_at_once(
+    grader: Grader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = "for x in range(4):\n        assert str(candidate(x)) == str(x * x)"
+    prepared = prepare(task_of(body))
+    right, early, late = (
+        "def square(x): return x * x",
+        "def square(x): return -1",
+        "def square(x): return x * x if x < 2 else [][x]",
+    )
+
+    def asked() -> int:
+        known = grader._questions[prepared.fingerprint]
+        assert known is not None
+        return len(known.lines)
+
+    found = []
+    for program in (early, late, right):  # each comes further than what is known
+        found.append((grader.grade([(prepared, program)])[0][0].status, asked()))
+    assert found == [("failed", 1), ("failed", 3), ("passed", 4)]
+    monkeypatch.setattr(Lane, "_judge", None)  # from here on, nobody is asked one at a time
+    graded = grader.grade([(prepared, program) for program in (right, early, late) * 3])
+    assert [verdict.status for verdict, _ in graded] == ["passed", "failed", "failed"] * 3
+    assert graded[1][0].detail == "the check raised AssertionError"
+    assert graded[2][0].detail == "the check raised IndexError"
+    assert all(cpu_s > 0 for _, cpu_s in graded)
+
+
+def test_a_check_that_asks_by_what_it_is_told_is_asked_one_call_at_a_time(grader: Grader) -> None:
+    prepared = prepare(task_of("assert candidate(candidate(2)) == 16"))
+    for program, status in (
+        ("def square(x): return x * x", "passed"),
+        ("def square(x): return x + 1", "failed"),
+        ("def square(x): return 16", "passed"),
+    ):
+        assert grader.grade([(prepared, program)])[0][0].status == status
+    assert grader._questions[prepared.fingerprint] is None
+
+
+HOSTILE = {
+    "loops": ("any(iter(int, 1))", "timeout"),
+    "dies": ("import os; os.kill(os.getpid(), 11)", "failed"),
+    "exhausts": ("return [0] * 10**12", "oom"),
+    "forges what is right": (r"import os; os.write(3, b'[\"v\",4]\n' * 9)", "passed"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_stops_a_submission_stops_its_check_there(name: str, grader: Grader) -> None:
+    """The later calls are made although a check may have failed before: that changes nothing."""
+    act, status = HOSTILE[name]
+    body = "for x in range(3):\n        assert str(candidate(x)) == str(x * x)"
+    prepared = prepare(task_of(body))
+    programs = [
+        f"def square(x):\n    if x == 2: {act}\n    return {value}\n" for value in ("x * x", "-1")
+    ]
+    grader.grade([(prepared, "def square(x): return x * x")])
+    graded = [verdict for verdict, _ in grader.grade([(prepared, one) for one in programs])]
+    asked = [grader._lanes[0]._judge(prepared, one)[0] for one in programs]
+    assert [verdict.status for verdict in graded] == [verdict.status for verdict in asked]
+    assert [verdict.status for verdict in graded] == [status, "failed"]
 
 
 def test_a_check_that_draws_its_inputs_draws_the_same_each_time(grader: Grader) -> None:
