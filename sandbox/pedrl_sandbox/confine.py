@@ -13,7 +13,8 @@ CLONE_NEWCGROUP: Final = 0x0200_0000
 CLONE_NEWUTS: Final = 0x0400_0000
 CLONE_NEWIPC: Final = 0x0800_0000
 CLONE_NEWPID: Final = 0x2000_0000
-PER_JOB: Final = CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID
+# None of mounts: nothing in a job can mount, and what it wrote is unmounted when all of it is dead.
+PER_JOB: Final = CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID
 CAP_KILL: Final = 1 << 5
 CAP_SETGID: Final = 1 << 6
 CAP_SETUID: Final = 1 << 7

@@ -204,7 +204,7 @@ def probing(missing_cgroups: Mapping[str, str] | None) -> Steps:
             _Probe("disk", "RLIMIT_FSIZE, small tmpfs", _DISK),
             _Probe("uid", "unprivileged", _UID, (os.getuid(),)),
             _Probe("privileges", "no capabilities, no_new_privs", _PRIVILEGES),
-            _Probe("namespaces per job", "pid, mount, IPC, UTS, cgroup; an init", _NAMESPACES),
+            _Probe("namespaces per job", "pid, IPC, UTS, cgroup; an init", _NAMESPACES),
         ]
         if numbers:
             probes.append(_Probe("seccomp", "deny list", _SYSCALLS, (numbers,)))

@@ -8,7 +8,6 @@ child, meanwhile or now, and says how the job ended. It never reads a byte of on
 It does little on purpose. Each page that it writes between two forks is copied once more.
 """
 
-import contextlib
 import gc
 import importlib
 import io
@@ -40,6 +39,8 @@ PRELOADED: Final = (
 ENVIRONMENT: Final = {"LD_LIBRARY_PATH", "PYTHONHASHSEED", "PWD", "LC_CTYPE"}
 GC_THRESHOLD: Final = 10_000  # a job of ours never comes to a collection, nor does a small program
 _FDS: Final = struct.Struct("3i")
+_SOCKET: Final = int(socket.SOL_SOCKET)
+_RIGHTS: Final = int(socket.SCM_RIGHTS)
 _HAS_DIED: Final = os.WEXITED | os.WNOHANG | os.WNOWAIT
 
 
@@ -79,16 +80,29 @@ def main(control: socket.socket, jobs: Jobs, place: Place) -> NoReturn:
     """
     cpu_us = _process_cpu_us()
     child = announce(control, fork_child(jobs, place), 0, 0, clean=True)
-    while child is not None and (data := control.recv(STARTED.size)):
-        (flags,) = STARTED.unpack(data)
-        following = _try_to_fork(jobs, place) if jobs.ahead else None
+    while child is not None:
+        if jobs.ahead:
+            flags = _started(control)
+            following = _try_to_fork(jobs, place)
         code, used_us = jobs.end(child.main, child.root)
+        if not jobs.ahead:  # only now, since to be woken twice takes a job's time
+            flags = _started(control)
         clean = bool(flags & wire.KEEP) or jobs.clean()
         if not jobs.ahead:
             following = _try_to_fork(jobs, place)
+        elif following is not None and os.waitid(os.P_PID, following.main, _HAS_DIED) is not None:
+            following = None  # killed while the job ran: it is not given out
         before, cpu_us = cpu_us, _process_cpu_us()
         child = announce(control, following, code, used_us + cpu_us - before, clean=clean)
-    os._exit(0 if child is not None else 1)
+    os._exit(1)
+
+
+def _started(control: socket.socket) -> int:
+    """Wait until the child has got a job; the flags of it."""
+    data = control.recv(STARTED.size)
+    if not data:
+        os._exit(0)  # the supervisor is gone
+    return int(STARTED.unpack(data)[0])
 
 
 def announce(
@@ -97,15 +111,18 @@ def announce(
     """Tell the supervisor how a job ended, and give it the pipes of the next job's child.
 
     Returns:
-        That child; None if there is none, it has died, or its pipes cannot be given: whatever a job
-        did to have it so, its answer counts, and the sandbox is replaced.
+        That child; None if there is none, or its pipes cannot be given: whatever a job did to have
+        it so, its answer counts, and the sandbox is replaced.
     """
-    if child is not None and os.waitid(os.P_PID, child.main, _HAS_DIED) is None:
-        message = ENDED.pack(code, cpu_us, clean, child.root, child.main)
-        pipes = (socket.SOL_SOCKET, socket.SCM_RIGHTS, _FDS.pack(*child.pipes))
-        with contextlib.suppress(OSError):
-            control.sendmsg([message], [pipes])
-            for fd in child.pipes:
+    if child is not None:
+        root, main, pipes = child
+        message = ENDED.pack(code, cpu_us, clean, root, main)
+        try:
+            control.sendmsg([message], [(_SOCKET, _RIGHTS, _FDS.pack(*pipes))])
+        except OSError:
+            pass
+        else:
+            for fd in pipes:
                 os.close(fd)
             return child
     control.send(ENDED.pack(code, cpu_us, False, 0, 0))

@@ -12,7 +12,7 @@ import json
 import marshal
 import math
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 MAX_DEPTH: Final = 64
@@ -251,6 +251,9 @@ def _refuse_collisions(keys: list[Any]) -> None:
 
 
 _DUMPS: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+_QUOTE: Final[Callable[[str], str]] = json.encoder.encode_basestring_ascii
+_READ: Final[Callable[[str], tuple[Any, int]]] = json.JSONDecoder().raw_decode
+_SMALL: Final = 256  # characters or items that are written the short way
 
 
 def dumps(packed: Any) -> bytes:
@@ -260,9 +263,25 @@ def dumps(packed: Any) -> bytes:
 
 def small_value(value: Any) -> bytes:
     """The whole line of the answer ``["v", value]`` where that is simple, else nothing."""
-    if type(value) is int and -(1 << 53) < value < 1 << 53:
-        return b'["v",%d]\n' % value
-    return b""
+    text = _small(value)
+    if not text and type(value) is list and len(value) <= _SMALL:
+        parts = [_small(item) for item in value]
+        text = f"[{','.join(parts)}]" if all(parts) else ""
+    return f'["v",{text}]\n'.encode() if text else b""
+
+
+def _small(value: Any) -> str:
+    """The JSON of a number, a truth value or a short plain text, else nothing."""
+    kind = type(value)
+    if kind is int:
+        return str(value) if -(1 << 53) < value < 1 << 53 else ""
+    if kind is str:
+        return _QUOTE(value) if len(value) <= _SMALL and value.isascii() else ""
+    if kind is bool:
+        return "true" if value else "false"
+    if kind is float:
+        return repr(value) if math.isfinite(value) else ""
+    return "null" if value is None else ""
 
 
 def loads(line: bytes | bytearray) -> Any:
@@ -275,11 +294,15 @@ def loads(line: bytes | bytearray) -> Any:
     if len(line) > MAX_LINE:
         raise WireError(TOO_LARGE)
     try:
-        return json.loads(line)
+        text = line.decode()
+        value, end = _READ(text)
     except RecursionError as error:
         raise WireError(TOO_DEEP) from error
     except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
         raise WireError(BROKEN) from error
+    if end != len(text):
+        raise WireError(BROKEN)
+    return value
 
 
 def encode(value: Any) -> bytes:

@@ -38,7 +38,7 @@ class Edited(ZygoteSandbox):
 
 EDITS = {
     "wrong value": (b'return ["v", wire.pack(value)]', b'return ["v", wire.pack(0)]'),
-    "wrong number": (b'["v",%d]\\n\' % value', b'["v",%d]\\n\' % (value + 1)'),
+    "wrong number": (b"return str(value) if", b"return str(value + 1) if"),
     "no exception": (b'say(["e", builtin_name(error)])', b'say(["v", None])'),
     "other tags": (b'{"t": [', b'{"T": ['),
     "other format": (b"line = wire.dumps(message)", b"line = repr(message).encode()"),

@@ -216,5 +216,7 @@ def test_the_short_way_says_the_same(value: Any) -> None:
 
 def test_the_short_way_is_taken() -> None:
     assert wire.small_value(-7) == b'["v",-7]\n'
-    assert wire.small_value(True) == wire.small_value(Number(3)) == b""
-    assert wire.small_value(1 << 53) == b""
+    assert wire.small_value([True, None, 0.5, "a\n"]) == b'["v",[true,null,0.5,"a\\n"]]\n'
+    assert wire.small_value([]) == b'["v",[]]\n'
+    for other in (Number(3), [Number(3)], 1 << 53, [[1]], (1,), "ä", "x" * 257, [0] * 257, 1e999):
+        assert wire.small_value(other) == b""

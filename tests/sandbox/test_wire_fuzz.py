@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from pedrl_env import Case, ScriptCase
-from pedrl_env.checking import _relay
+from pedrl_env import Case, CheckProgram, Privileged, ScriptCase, Task
+from pedrl_env.checking import Questions, _relay
 from pedrl_env.grading import judge_cases, judge_scripts
 from pedrl_env.grading_pytest import _Report
 from pedrl_env.records import Status
@@ -28,6 +28,7 @@ from pedrl_sandbox import (
     wire,
 )
 from pedrl_sandbox.answers import batch_result, read_lines, read_outcome, result
+from pedrl_sandbox.encoding import encode_job
 from pedrl_sandbox.worker import Channel, Frame, WorkerDiedError
 
 many = settings(
@@ -52,6 +53,7 @@ messages = st.lists(json_values, max_size=4) | st.tuples(
     st.sampled_from([*"vemxck"]), json_values, json_values, json_values
 ).map(list)
 CALLS = ((1,), (2,), (3,))
+CHECKED = Task("c/0", "p", "f", CheckProgram("def check(f): f(1)"), Privileged(""), "test")
 WATCHED = tuple(Call(args, items=2, printed=True, changed=True) for args in CALLS)
 VALUES: tuple[Any, ...] = (7, "text", [1, (2.5, None)], {"a": {1}}, b"\xff", "\ud800", 1 << 70)
 
@@ -229,10 +231,32 @@ lines = st.binary(max_size=30) | messages.map(lambda item: json.dumps(item).enco
 @many
 def test_any_answers_to_a_check_are_carried_or_refused(answers: list[bytes]) -> None:
     checker = Said([b'["c",[[1],{}]]'] * 5)
-    status, _ = _relay(checker, Said(answers))
+    asked: list[bytes] = []
+    status, _ = _relay(checker, Said(answers), asked)
+    assert asked == [b"[[1],{}]"] * len(asked)
     assert status in (None, "failed", "malformed", "oom")
     for told in checker.told:
         assert told[0] == "e" or wire.unpack(told[1]) is not Ellipsis
+
+
+statuses = st.sampled_from(get_args(JobStatus))
+
+
+@given(statuses, st.lists(messages, max_size=3), statuses, st.lists(messages, max_size=2))
+@many
+def test_any_answers_to_a_check_at_once_are_judged_or_asked_again(
+    solving: JobStatus, answers: list[Any], checking: JobStatus, ends: list[Any]
+) -> None:
+    questions = Questions.of([b"[[1],{}]", b'[[2],{"x":3}]'])
+    assert questions is not None
+    solved = JobResult(solving, tuple(map(read_outcome, answers[:2])))
+    checked = JobResult(checking, tuple(map(read_outcome, ends)))
+    encode_job(questions.rehearsal(CHECKED, solved))
+    verdict = questions.verdict(solved, checked)
+    if verdict is not None:
+        assert verdict.status in get_args(Status)
+        passed = [outcome.value for outcome in checked.outcomes] == [["passed"]]
+        assert (verdict.status == "passed") == (passed and solving == "ok")
 
 
 @given(st.lists(json_values, max_size=6))
