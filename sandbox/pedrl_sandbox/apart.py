@@ -14,8 +14,9 @@ from pedrl_sandbox import confine
 WAIT_ALL: Final = 0x40000000  # __WALL: also children that do not end with SIGCHLD
 MAX_LEFT_BEHIND: Final = 500  # files; a job that leaves more costs a new sandbox
 HERE: Final = os.path.dirname(__file__)  # noqa: PTH120
-INIT: Final = f"{HERE}/init"  # these two are there where they are to be used
+INIT: Final = f"{HERE}/init"  # these are there where they are to be used
 FILTER: Final = f"{HERE}/filter"
+INHERITED: Final = f"{HERE}/inherited-filter"
 
 
 class Namespaces:
@@ -36,7 +37,9 @@ class Namespaces:
         confine.unshare(confine.CLONE_NEWNS)
         self._untouched = {folder: self._mount(folder) for folder in folders}
         os.chdir("/")  # whatever has a workspace for its own folder keeps the files in it alive
-        self._filter = _filter()
+        if (inherited := _filter(INHERITED)) is not None:
+            inherited.apply()
+        self._filter = _filter(FILTER)
 
     def prepare(self) -> None:
         """Make what the next child will run in."""
@@ -102,7 +105,7 @@ class OtherUser:
     def __init__(self, folders: list[str], uid: int) -> None:
         self._folders, self._uid = folders, uid
         confine.prctl(confine.PR_SET_CHILD_SUBREAPER, 1)
-        self._filter = _filter()
+        self._filter = _filter(FILTER)
 
     def prepare(self) -> None:
         """Nothing has to be made."""
@@ -193,10 +196,10 @@ def _cpu_us(seconds: float) -> int:
     return int(seconds * 1e6)
 
 
-def _filter() -> confine.Filter | None:
-    if not os.path.exists(FILTER):  # noqa: PTH110
+def _filter(path: str) -> confine.Filter | None:
+    if not os.path.exists(path):  # noqa: PTH110
         return None
-    with open(FILTER, "rb") as file:  # noqa: PTH123
+    with open(path, "rb") as file:  # noqa: PTH123
         return confine.Filter(file.read())
 
 

@@ -128,7 +128,7 @@ class ZygoteSandbox(WarmSandbox):
         by_descriptor: list[str] = []
         inside = dict(solver_files())
         if seccomp.supported():
-            inside["filter"] = seccomp.program()
+            inside["inherited-filter"], inside["filter"] = seccomp.layers()
         if tiny_init.supported():
             inside["init"] = tiny_init.program()
         for name, content in inside.items():

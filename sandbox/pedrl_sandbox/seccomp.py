@@ -1,11 +1,12 @@
 """A seccomp filter as classic BPF, written by hand: no library is needed to build it.
 
 A deny list: everything that could reach the kernel's rarely used corners, another process, or state
-that outlives a job. Each job applies it to itself before it reads its program.
+that outlives a job. Each job is under it before it reads its program.
 """
 
 import platform
 import struct
+from collections.abc import Set
 from typing import Final
 
 _LD, _JEQ, _JGE, _JSET, _RET = 0x20, 0x15, 0x35, 0x45, 0x06
@@ -101,6 +102,8 @@ DENIED: Final[dict[str, tuple[int | None, int | None]]] = {
     "mq_open": (240, 180),
     "mq_unlink": (241, 181),
 }
+# What makes namespaces and workspaces; a job lacks the capability for them as well.
+_TEMPLATE: Final = frozenset({"mount", "umount2", "setns", "unshare"})
 _CLONE3: Final = 435
 _CLONE: Final = (56, 220)
 _SOCKET: Final = (41, 198)
@@ -135,7 +138,27 @@ def program(machine: str | None = None) -> bytes:
     Raises:
         KeyError: the architecture is not known; ask ``supported`` first.
     """
+    return _program(machine or platform.machine(), set(DENIED), conditions=True)
+
+
+def layers(machine: str | None = None) -> tuple[bytes, bytes]:
+    """The same filter as two: of the template and all that it starts, and of its jobs alone.
+
+    The kernel translates a filter for each process that takes it on, so what can be inherited is.
+
+    Args:
+        machine: as of ``program``.
+
+    Raises:
+        KeyError: as of ``program``.
+    """
     machine = machine or platform.machine()
+    inherited = _program(machine, set(DENIED) - _TEMPLATE, conditions=True)
+    return inherited, _program(machine, _TEMPLATE, conditions=False)
+
+
+def _program(machine: str, names: Set[str], *, conditions: bool) -> bytes:
+    """A filter of the calls ``names``, and of those that are refused by their arguments."""
     column = 0 if machine == "x86_64" else 1
     code = [
         _op(_LD, _ARCH),
@@ -145,14 +168,17 @@ def program(machine: str | None = None) -> bytes:
     ]
     if machine == "x86_64":  # the x32 numbers would slip past the list
         code += [_op(_JGE, _X32, false=1), _op(_RET, _ERRNO | _ENOSYS)]
-    # clone3 hides its flags in memory; without it, the C library falls back to clone.
-    code += [_op(_JEQ, _CLONE3, false=1), _op(_RET, _ERRNO | _ENOSYS)]
-    code += _on_argument(_CLONE[column], _op(_JSET, _NEW_NAMESPACES, false=1), _EPERM)
-    # Only AF_UNIX, which asyncio and socketpair need: no packet leaves, not even on loopback.
-    code += _on_argument(_SOCKET[column], _op(_JEQ, _AF_UNIX, true=1), _EACCES)
-    # prlimit on oneself alone: the limits of the fork server are not the job's to lower.
-    code += _on_argument(_PRLIMIT64[column], _op(_JEQ, 0, true=1), _EPERM)
-    return b"".join(code + _search(sorted(call for of in DENIED.values() if (call := of[column]))))
+    if conditions:
+        # clone3 hides its flags in memory; without it, the C library falls back to clone.
+        code += [_op(_JEQ, _CLONE3, false=1), _op(_RET, _ERRNO | _ENOSYS)]
+        code += _on_argument(_CLONE[column], _op(_JSET, _NEW_NAMESPACES, false=1), _EPERM)
+        # Only AF_UNIX, which asyncio and socketpair need: no packet leaves, not even on loopback.
+        code += _on_argument(_SOCKET[column], _op(_JEQ, _AF_UNIX, true=1), _EACCES)
+        # prlimit on oneself alone: the limits of the fork server are not the job's to lower.
+        code += _on_argument(_PRLIMIT64[column], _op(_JEQ, 0, true=1), _EPERM)
+    return b"".join(
+        code + _search(sorted(call for name in names if (call := DENIED[name][column])))
+    )
 
 
 def _search(calls: list[int]) -> list[bytes]:

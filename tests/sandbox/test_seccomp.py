@@ -11,9 +11,11 @@ ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 COLUMN = {"x86_64": 0, "aarch64": 1}
 
 
-def run(machine: str, number: int, arg0: int = 0, arch: int | None = None) -> int:
-    """Interpret the filter for one call, as the kernel does."""
-    data = seccomp.program(machine)
+def run(
+    machine: str, number: int, arg0: int = 0, arch: int | None = None, data: bytes = b""
+) -> int:
+    """Interpret the filter, or another, for one call, as the kernel does."""
+    data = data or seccomp.program(machine)
     code = [struct.unpack_from("<HBBI", data, at) for at in range(0, len(data), 8)]
     words = {0: number, 4: ARCH[machine] if arch is None else arch, 16: arg0 & 0xFFFFFFFF}
     at = accumulator = 0
@@ -42,6 +44,29 @@ def test_denied_calls(machine: str) -> None:
         number = numbers[COLUMN[machine]]
         if number is not None:
             assert run(machine, number) == ERRNO | 1, name
+
+
+@machines
+def test_two_layers_deny_what_one_filter_does(machine: str) -> None:
+    layers = seccomp.layers(machine)
+    for number in [*range(500), 0x40000000 + 41]:
+        for arg0 in (0, 1, 2, 0x20000):
+            whole = run(machine, number, arg0)
+            found = {run(machine, number, arg0, data=layer) for layer in layers}
+            assert found - {ALLOW} == {whole} - {ALLOW}, number
+    for layer in layers:
+        assert run(machine, 0, arch=0x40000003, data=layer) == KILL
+
+
+@machines
+def test_a_template_can_make_namespaces_and_nothing_else(machine: str) -> None:
+    inherited, _ = seccomp.layers(machine)
+    allowed = {
+        name
+        for name, numbers in seccomp.DENIED.items()
+        if (number := numbers[COLUMN[machine]]) and run(machine, number, data=inherited) == ALLOW
+    }
+    assert allowed == {"mount", "umount2", "setns", "unshare"}
 
 
 @machines
