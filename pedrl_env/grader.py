@@ -36,7 +36,7 @@ class Grader:
 
     def __init__(self, sandbox: str, workers: int) -> None:
         self._solver = make_sandbox(sandbox, workers=workers)
-        self._checker = make_sandbox(sandbox)
+        self._checker = make_sandbox(sandbox, workers=workers)
         self._lanes = [Lane(sandbox) for _ in range(workers)]
         self._recordings: dict[bytes, Recording | None] = {}
         # None for a check that asked otherwise: what it asks depends on what it is told.
