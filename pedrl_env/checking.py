@@ -1,9 +1,9 @@
 """Run a trusted check program against a submission that it never shares a process with.
 
 Asked one call at a time, a submission costs two sandboxes and many turns between them. Nearly every
-check asks the same, whatever it is told: so once a submission was asked, the next is asked all of
-that at once, and the check hears all its answers at once. Where that does not decide, since the
-check asks something else this time, the submission is asked one call at a time after all.
+check asks the same, whatever it is told (``recorder.asked``): then a submission is asked all of it
+at once, and the check hears all its answers at once. Where the check asks something else after all,
+the submission is asked one call at a time.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,6 @@ from typing import Final
 
 from pedrl_env.records import CheckProgram, Status, Task, Verdict
 from pedrl_sandbox import (
-    Call,
     CheckJob,
     EncodedCalls,
     Job,
@@ -21,41 +20,26 @@ from pedrl_sandbox import (
     JobRunner,
     Outcome,
     Session,
-    encode_calls,
     wire,
 )
 from pedrl_sandbox.answers import error_name, read_outcome
-from pedrl_sandbox.submission import unpack_call
 
 # The check itself gets more than the submission: a hostile value must not make it fail for time.
 CHECK_CPU_S: Final = 10.0
 CHECK_MEMORY_MB: Final = 1024
-QUESTIONS_BYTES: Final = 1 << 20  # a check that asks more is asked one call at a time
 
 
 @dataclass(frozen=True, slots=True)
 class Questions:
-    """What a check program asks, as far as any submission got.
+    """What a check program asks, whatever it is told.
 
     Attributes:
-        lines: its calls, as they went out.
+        lines: its calls, as its candidate writes them.
         calls: the same, for a submission.
     """
 
     lines: tuple[bytes, ...]
     calls: EncodedCalls
-
-    @classmethod
-    def of(cls, lines: Sequence[bytes]) -> "Questions | None":
-        """Of the calls that a check made; None where they cannot be asked at once."""
-        if sum(map(len, lines)) > QUESTIONS_BYTES:
-            return None
-        asked = [unpack_call(wire.loads(line)) for line in lines]
-        calls = [Call(tuple(args), kwargs) if kwargs else tuple(args) for args, kwargs in asked]
-        try:
-            return cls(tuple(lines), encode_calls(calls))
-        except wire.WireError:
-            return None
 
     def rehearsal(self, task: Task, solved: JobResult) -> CheckJob:
         """The check, told what a submission answered."""
@@ -96,14 +80,9 @@ class Questions:
         return _verdict(solved.status, solved.detail)
 
 
-def asked_otherwise(checked: JobResult) -> bool:
-    """Whether a rehearsed check asked what no check before it had."""
-    return [outcome.value for outcome in checked.outcomes] == [["other"]]
-
-
 def run_check(
     solvers: JobRunner, checkers: JobRunner, job: Job, tests: CheckProgram
-) -> tuple[Verdict, float, list[bytes]]:
+) -> tuple[Verdict, float]:
     """Run ``check(candidate)`` with a ``candidate`` that asks the solver for every answer.
 
     Args:
@@ -113,22 +92,21 @@ def run_check(
         tests: trusted source.
 
     Returns:
-        The verdict, out of one test, the CPU seconds of both processes, and the calls.
+        The verdict, out of one test, and the CPU seconds of both processes.
     """
-    asked: list[bytes] = []
     limits = _check_limits(job.limits.wall_s)
     checker = checkers.session(CheckJob(_program(tests), job.entry_point, limits))
     try:
         solver = solvers.session(job)
         try:
-            status, detail = _relay(checker, solver, asked)
+            status, detail = _relay(checker, solver)
         finally:
             solved = solver.close()
     finally:
         checked = checker.close()
     if status is None:
         status, detail = _early_end(checked, solved)
-    return _verdict(status, detail), solved.cpu_s + checked.cpu_s, asked
+    return _verdict(status, detail), solved.cpu_s + checked.cpu_s
 
 
 def _program(tests: CheckProgram) -> str:
@@ -145,7 +123,7 @@ def _verdict(status: Status, detail: str) -> Verdict:
     return Verdict(status, float(passed), passed, 1, detail)
 
 
-def _relay(checker: Session, solver: Session, asked: list[bytes]) -> tuple[Status | None, str]:
+def _relay(checker: Session, solver: Session) -> tuple[Status | None, str]:
     """Carry calls and answers until the check is decided; None when one side ended before that."""
     while True:
         match checker.hear():
@@ -154,7 +132,6 @@ def _relay(checker: Session, solver: Session, asked: list[bytes]) -> tuple[Statu
             case ["x", name]:
                 return "failed", f"the check raised {error_name(name)}"
             case ["c", call]:
-                asked.append(wire.dumps(call))
                 solver.tell(call)
             case _:
                 return None, ""

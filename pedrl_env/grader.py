@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Final
 
-from pedrl_env.checking import Questions, asked_otherwise, run_check
+from pedrl_env.checking import Questions, run_check
 from pedrl_env.grading import Accepted, ask_predicates, job_limits, jobs, judge_cases, judge_scripts
 from pedrl_env.grading_prepare import Prepared
 from pedrl_env.grading_pytest import run_pytest
@@ -38,9 +38,7 @@ class Grader:
         self._solver = make_sandbox(sandbox, workers=workers)
         self._checker = make_sandbox(sandbox, workers=workers)
         self._lanes = [Lane(sandbox) for _ in range(workers)]
-        self._recordings: dict[bytes, Recording | None] = {}
-        # None for a check that asked otherwise: what it asks depends on what it is told.
-        self._questions: dict[bytes, Questions | None] = {}
+        self._recordings: dict[bytes, Recording | Questions | None] = {}
 
     @property
     def owners(self) -> list[Owner]:
@@ -62,19 +60,21 @@ class Grader:
         asking: deque[tuple[int, Prepared, str]] = deque()
         self._record([prepared for prepared, _ in submissions])
         for index, (prepared, program) in enumerate(submissions):
-            known = self._recordings.get(prepared.fingerprint) or self._questions.get(
-                prepared.fingerprint
-            )
-            if isinstance(prepared.task.tests, CheckProgram | PytestProgram) and not known:
+            asks = isinstance(prepared.task.tests, CheckProgram | PytestProgram)
+            if asks and not self._recordings.get(prepared.fingerprint):
                 asking.append((index, prepared, program))
             else:
                 batched[index] = prepared, program
         with self._asking(asking, graded):
             answered = self._batch(batched)
-        graded |= answered
-        undecided = [index for index in batched if index not in answered]
+        undecided = [index for index, (verdict, _) in answered.items() if verdict is None]
         with self._asking(deque((index, *batched[index]) for index in undecided), graded):
             pass
+        for index, (verdict, cpu_s) in answered.items():
+            if verdict is not None:
+                graded[index] = verdict, cpu_s
+            else:
+                graded[index] = graded[index][0], graded[index][1] + cpu_s
         return [graded[index] for index in range(len(submissions))]
 
     @contextmanager
@@ -88,17 +88,8 @@ class Grader:
             yield
         finally:
             wait(runs)
-        for run, lane in zip(runs, lanes, strict=True):
+        for run in runs:
             run.result()
-            for fingerprint, lines in lane.asked:
-                self._learn(fingerprint, lines)
-            lane.asked.clear()
-
-    def _learn(self, fingerprint: bytes, lines: Sequence[bytes]) -> None:
-        """Keep what a check program has asked, if it got further than before."""
-        known = self._questions.get(fingerprint)
-        if fingerprint not in self._questions or (known and len(lines) > len(known.lines)):
-            self._questions[fingerprint] = Questions.of(lines)
 
     def _record(self, asked: Sequence[Prepared]) -> None:
         """Learn of each check program what it asks, once."""
@@ -112,22 +103,24 @@ class Grader:
             if result.status != "infra_error":  # else another time
                 self._recordings[fingerprint] = read_recording(result)
 
-    def _batch(self, submissions: dict[int, tuple[Prepared, str]]) -> dict[int, Graded]:
-        """What can be asked all at once: all the jobs of all submissions."""
+    def _batch(
+        self, submissions: dict[int, tuple[Prepared, str]]
+    ) -> dict[int, tuple[Verdict | None, float]]:
+        """What can be asked all at once: all the jobs of all submissions.
+
+        Returns:
+            No verdict where a submission must be asked one call at a time after all.
+        """
         recorded = {
             index: found
             for index, (prepared, _) in submissions.items()
             if (found := self._recordings.get(prepared.fingerprint))
         }
-        rehearsed = {
-            index: questions
-            for index, (prepared, _) in submissions.items()
-            if index not in recorded and (questions := self._questions.get(prepared.fingerprint))
-        }
-        known = recorded | rehearsed
         planned = {
             index: jobs(
-                prepared.task, program, known[index].calls if index in known else prepared.calls
+                prepared.task,
+                program,
+                recorded[index].calls if index in recorded else prepared.calls,
             )
             for index, (prepared, program) in submissions.items()
         }
@@ -136,17 +129,18 @@ class Grader:
         accepted = self._predicates(submissions, results)
         graded = self._rehearse(
             [
-                (index, submissions[index][0], questions, results[index][0])
-                for index, questions in rehearsed.items()
+                (index, submissions[index][0], found, results[index][0])
+                for index, found in recorded.items()
+                if isinstance(found, Questions)
             ]
         )
         for index, (prepared, _) in submissions.items():
             cpu_s = sum(result.cpu_s for result in results[index])
             cases = prepared.task.tests
-            if index in recorded:
-                graded[index] = recorded[index].judge(results[index][0]), cpu_s
+            if index in graded:
                 continue
-            if index in rehearsed:
+            if isinstance(found := recorded.get(index), Recording):
+                graded[index] = found.judge(results[index][0]), cpu_s
                 continue
             if prepared.calls is None:
                 graded[index] = judge_scripts(cases, results[index]), cpu_s  # type: ignore[arg-type]
@@ -162,19 +156,14 @@ class Grader:
 
     def _rehearse(
         self, solved: Sequence[tuple[int, Prepared, Questions, JobResult]]
-    ) -> dict[int, Graded]:
-        """The verdicts of check programs on answers that are there; some may stay undecided."""
+    ) -> dict[int, tuple[Verdict | None, float]]:
+        """The verdicts of check programs on answers that are there."""
         told = [questions.rehearsal(prepared.task, run) for _, prepared, questions, run in solved]
-        graded: dict[int, Graded] = {}
-        for (index, prepared, questions, run), checked in zip(
-            solved, self._checker.run_batch(told), strict=True
-        ):
-            verdict = questions.verdict(run, checked)
-            if verdict is not None:
-                graded[index] = verdict, run.cpu_s + checked.cpu_s
-            if asked_otherwise(checked):
-                self._questions[prepared.fingerprint] = None
-        return graded
+        checked = self._checker.run_batch(told)
+        return {
+            index: (questions.verdict(run, check), run.cpu_s + check.cpu_s)
+            for (index, _, questions, run), check in zip(solved, checked, strict=True)
+        }
 
     def _predicates(
         self, submissions: dict[int, tuple[Prepared, str]], results: dict[int, list[JobResult]]
@@ -213,7 +202,6 @@ class Lane:
 
     def __init__(self, sandbox: str) -> None:
         self.owner = Owner()
-        self.asked: list[tuple[bytes, list[bytes]]] = []  # by which check programs, calls
         self._name = sandbox
         self._solver, self._checker = make_sandbox(sandbox), make_sandbox(sandbox)
         self._pytest: JobRunner | None = None
@@ -240,9 +228,7 @@ class Lane:
                 limits, files = job_limits(task.limits), dict(task.files)
                 job = Job(program, task.entry_point, (), limits, files)
                 assert isinstance(task.tests, CheckProgram)
-                verdict, used, calls = run_check(self._solver, self._checker, job, task.tests)
-                if calls:
-                    self.asked.append((prepared.fingerprint, calls))
+                verdict, used = run_check(self._solver, self._checker, job, task.tests)
             cpu_s += used
             if verdict.status != "infra_error" and verdict.detail != KILLED:
                 break

@@ -1,10 +1,13 @@
 """Runs inside the checker: what a check program asks of a submission, written down.
 
-Its text is a program for a sandbox, so it imports the standard library alone. ``record`` runs a
+Its text is a program for a sandbox, so it imports the standard library alone. ``compared`` runs a
 trusted ``check(candidate)`` whose candidate gives answers that are not known yet. Where the check
 does nothing but compare them, it comes to its end, and each comparison is then shown to decide: had
 it come out otherwise, the check would have failed there and then. So the check passes exactly if
 every call is answered and every comparison comes out as written down. See ``recording.py``.
+
+Of other checks, ``asked`` finds the calls that they make whatever they are told, by telling them
+all sorts of things and letting no assertion fail. See ``checking.py``.
 """
 
 import ast
@@ -25,6 +28,23 @@ OPAQUE: Final = (
     *("ceil", "add", "radd", "mul", "rmul", "truediv", "rtruediv", "floordiv", "rfloordiv"),
     *("mod", "rmod", "pow", "rpow", "neg", "pos", "invert", "and", "rand", "or", "ror", "xor"),
     *("rxor", "lshift", "rlshift", "rshift", "rrshift", "matmul", "rmatmul", "divmod", "rdivmod"),
+)
+
+ANSWERS: Final[tuple[Any, ...]] = (
+    None,
+    True,
+    0,
+    1,
+    -3,
+    2.5,
+    "",
+    "ab",
+    [],
+    [4, 1],
+    (),
+    (2,),
+    {},
+    {1: 2},
 )
 
 Expression = tuple[Any, ...]
@@ -76,12 +96,8 @@ class Run:
 
     def passes(self, code: CodeType, name: str) -> bool | None:
         """Run the check: whether it passed; None where it cannot be written down."""
-        random.seed(0)
-        module = sys.modules["solution"] = ModuleType("solution")
         try:
-            exec(code, module.__dict__)
-            module.__dict__[name] = self.candidate
-            module.__dict__["check"](self.candidate)
+            run_check(code, name, self.candidate)
         except Exception:
             return None if self.opaque or not self.decided else False
         except OpaqueError:
@@ -137,7 +153,7 @@ for _name in OPAQUE:
     setattr(Unknown, f"__{_name}__", _refuse)
 
 
-def record(program: str, name: str) -> tuple[Calls, list[tuple[Expression, bool]]] | None:
+def record(program: str, name: str) -> tuple[Calls, list[tuple[Expression, bool]] | None] | None:
     """The calls of a check program, and how each of its decisions has to come out.
 
     Args:
@@ -145,8 +161,87 @@ def record(program: str, name: str) -> tuple[Calls, list[tuple[Expression, bool]
         name: a global that stands for the candidate as well.
 
     Returns:
-        None where a submission must be asked while the check runs.
+        No decisions where only a run with the answers can decide; None where a submission must be
+        asked while the check runs.
     """
+    found = compared(program, name)
+    if found is not None:
+        return found
+    calls = asked(program, name)
+    return None if calls is None else (calls, None)
+
+
+def asked(program: str, name: str) -> Calls | None:
+    """The calls that a check makes whatever it is told; None where it makes others, or too many.
+
+    Where an answer ends a check before the others do, what it asked is the beginning of what it
+    asks. What it asks for an answer that is not tried here may differ: its run will show that.
+    """
+    code = compile(Unfailing().visit(ast.parse(program)), "<check>", "exec", dont_inherit=True)
+    whole: list[Calls] = []
+    cut: list[Calls] = []
+    for answer in ANSWERS:
+        run = Told(answer)
+        try:
+            ended = run.ends(code, name)
+        except OpaqueError:
+            return None
+        (whole if ended else cut).append(run.calls)
+    if len(whole) < 2 or not whole[0]:
+        return None
+    same = {repr(calls) for calls in whole}  # 1, 1.0 and True are different arguments
+    begun = all(repr(calls) == repr(whole[0][: len(calls)]) for calls in cut)
+    return whole[0] if len(same) == 1 and begun else None
+
+
+class Unfailing(ast.NodeTransformer):
+    """Asserts nothing, and evaluates what was asserted, whatever becomes of it."""
+
+    def visit_Assert(self, node: ast.Assert) -> ast.AST:
+        """Replace one statement."""
+        handler = ast.ExceptHandler(ast.Name("Exception", ast.Load()), None, [ast.Pass()])
+        found = ast.Try([ast.Expr(node.test)], [handler], [], [])
+        return ast.fix_missing_locations(ast.copy_location(found, node))
+
+
+class Told:
+    """One run of a check that is told the same at every call.
+
+    Args:
+        answer: plain data.
+    """
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+        self.calls: Calls = []
+
+    def candidate(self, *args: Any, **kwargs: Any) -> Any:
+        """Stands for the submission."""
+        if len(self.calls) == MOST:
+            raise OpaqueError
+        self.calls.append((copy.deepcopy(args), copy.deepcopy(kwargs)))
+        return copy.deepcopy(self.answer)
+
+    def ends(self, code: CodeType, name: str) -> bool:
+        """Run the check: whether it came to its end."""
+        try:
+            run_check(code, name, self.candidate)
+        except Exception:
+            return False
+        return True
+
+
+def run_check(code: CodeType, name: str, candidate: Callable[..., Any]) -> None:
+    """Run a check program with ``candidate``, drawing what it draws at random as ever."""
+    random.seed(0)
+    module = sys.modules["solution"] = ModuleType("solution")
+    exec(code, module.__dict__)
+    module.__dict__[name] = candidate
+    module.__dict__["check"](candidate)
+
+
+def compared(program: str, name: str) -> tuple[Calls, list[tuple[Expression, bool]]] | None:
+    """As ``record``, of a check program that does nothing but compare answers; None of others."""
     tree = ast.parse(program)
     for node in ast.walk(tree):
         if isinstance(node, NODES) or (isinstance(node, ast.Name) and node.id in NAMES):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from pedrl_env.checking import Questions
 from pedrl_env.grading import judge_cases
 from pedrl_env.records import Case, CheckProgram, Verdict
 from pedrl_sandbox import Call, EncodedCalls, Job, JobLimits, JobResult, Outcome, encode_calls, wire
@@ -55,18 +56,21 @@ def recorder_job(tests: CheckProgram, name: str) -> Job:
     return Job(_RECORDER, "record", [(f"{tests.preamble}\n{tests.source}", name)], _LIMITS)
 
 
-def read_recording(result: JobResult) -> Recording | None:
+def read_recording(result: JobResult) -> Recording | Questions | None:
     """What it answered; None where submissions must be asked one call at a time."""
     if result.status != "ok" or result.outcomes[0].kind != "value" or not result.outcomes[0].value:
         return None
     calls, decided = result.outcomes[0].value
     if not calls:
         return None
+    encoded = encode_calls([Call(args, kwargs) if kwargs else args for args, kwargs in calls])
+    if decided is None:
+        lines = tuple(wire.dumps(wire.pack_call(args, kwargs)) for args, kwargs in calls)
+        return Questions(lines, encoded)
     decisions: list[list[tuple[Any, bool]]] = [[] for _ in calls]
     for expression, wanted in decided:
         decisions[_last_call(expression)].append((expression, wanted))
-    asked = [Call(args, kwargs) if kwargs else args for args, kwargs in calls]
-    return Recording(encode_calls(asked), tuple(map(tuple, decisions)))
+    return Recording(encoded, tuple(map(tuple, decisions)))
 
 
 def _last_call(expression: Sequence[Any]) -> int:

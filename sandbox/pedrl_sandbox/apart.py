@@ -37,9 +37,9 @@ class Namespaces:
         confine.unshare(confine.CLONE_NEWNS)
         self._untouched = {folder: self._mount(folder) for folder in folders}
         os.chdir("/")  # whatever has a workspace for its own folder keeps the files in it alive
-        if (inherited := _filter(INHERITED)) is not None:
-            inherited.apply()
         self._filter = _filter(FILTER)
+        if self._filter is not None:  # the smaller part of two
+            _read_filter(INHERITED).apply()
 
     def prepare(self) -> None:
         """Make what the next child will run in."""
@@ -197,8 +197,10 @@ def _cpu_us(seconds: float) -> int:
 
 
 def _filter(path: str) -> confine.Filter | None:
-    if not os.path.exists(path):  # noqa: PTH110
-        return None
+    return _read_filter(path) if os.path.exists(path) else None  # noqa: PTH110
+
+
+def _read_filter(path: str) -> confine.Filter:
     with open(path, "rb") as file:  # noqa: PTH123
         return confine.Filter(file.read())
 

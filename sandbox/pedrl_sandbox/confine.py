@@ -13,7 +13,7 @@ CLONE_NEWCGROUP: Final = 0x0200_0000
 CLONE_NEWUTS: Final = 0x0400_0000
 CLONE_NEWIPC: Final = 0x0800_0000
 CLONE_NEWPID: Final = 0x2000_0000
-# None of mounts: nothing in a job can mount, and what it wrote is unmounted when all of it is dead.
+# None of mounts: nothing in a job can mount, and what it wrote is unmounted before the next job.
 PER_JOB: Final = CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID
 CAP_KILL: Final = 1 << 5
 CAP_SETGID: Final = 1 << 6
@@ -147,7 +147,9 @@ class Filter:
         self._address = ctypes.byref(self._program)
 
     def apply(self) -> None:
-        """Filter the calls of this process and its children; needs ``drop_capabilities`` before.
+        """Filter the calls of this process and its children, on top of what they are under.
+
+        Needs CAP_SYS_ADMIN, or ``drop_capabilities`` before.
 
         Raises:
             OSError: the kernel refused.

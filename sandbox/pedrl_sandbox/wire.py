@@ -300,7 +300,7 @@ def loads(line: bytes | bytearray) -> Any:
         raise WireError(TOO_DEEP) from error
     except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
         raise WireError(BROKEN) from error
-    if end != len(text):
+    if text[end:] not in ("", "\n"):
         raise WireError(BROKEN)
     return value
 

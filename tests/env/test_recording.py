@@ -5,9 +5,11 @@ from collections.abc import Iterator
 import pytest
 
 from pedrl_env import CheckProgram, Privileged, Task
+from pedrl_env.checking import Questions
 from pedrl_env.grader import Grader, Lane
 from pedrl_env.grading_prepare import prepare
-from pedrl_env.recorder import MOST, record
+from pedrl_env.recorder import MOST, asked, compared, record
+from pedrl_env.recording import Recording
 
 COMPARED = {
     "equal": ("assert candidate(2) == 4", 1, 1),
@@ -93,14 +95,44 @@ def grader() -> Iterator[Grader]:
 @pytest.mark.parametrize("name", COMPARED)
 def test_what_only_compares_is_written_down(name: str) -> None:
     body, calls, decisions = COMPARED[name]
-    found = record(f"def check(candidate):\n    {body}\n", "square")
+    found = compared(f"def check(candidate):\n    {body}\n", "square")
     assert found is not None
     assert (len(found[0]), len(found[1])) == (calls, decisions)
 
 
 @pytest.mark.parametrize("name", [name for name in ASKED if name != "no calls"])
 def test_what_does_more_is_not(name: str) -> None:
-    assert record(f"def check(candidate):\n    {ASKED[name]}\n", "square") is None
+    assert compared(f"def check(candidate):\n    {ASKED[name]}\n", "square") is None
+
+
+# What is asked whatever the answers are, of the checks above; None where that is not known.
+CALLS: dict[str, list[int | list[int]] | None] = {
+    "identity": [2],
+    "handled": [2],
+    "or": [2, 2],
+    "which, decided": [2],
+    "iterated": [[1]],
+    "its own argument": None,
+    "searched": None,
+    "never right": [2],
+    "wrong itself": None,
+    "another each time": None,
+    "too long": None,
+    "no calls": None,
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_what_is_asked_whatever_the_answers_are(name: str) -> None:
+    calls = asked(f"def check(candidate):\n    {ASKED[name]}\n", "square")
+    assert calls == (None if (first := CALLS[name]) is None else [((x,), {}) for x in first])
+
+
+def test_a_call_that_depends_on_an_answer_is_asked_of_nobody_else() -> None:
+    program = "def check(f):\n    p = f(15)\n    assert 15 % p == 0\n    assert f(p) == p\n"
+    assert asked(program, "f") is None
+    fixed = "def check(f):\n    p = sorted(f(1))\n    assert p == [1]\n    assert f(x=2) == p\n"
+    assert asked(fixed, "f") == [((1,), {}), ((), {"x": 2})]
 
 
 def test_decisions_have_the_truth_that_they_need() -> None:
@@ -117,56 +149,57 @@ def test_a_recording_and_the_program_agree_on_every_answer(name: str, grader: Gr
     prepared = prepare(task_of(body))
     programs = [f"def f(x):\n    {answer}\nsquare = f\n" for answer in ANSWERS.values()]
     graded = grader.grade([(prepared, program) for program in programs])
-    written_down = grader._recordings[prepared.fingerprint] is not None
+    written_down = isinstance(grader._recordings[prepared.fingerprint], Recording)
     assert written_down == (name in COMPARED)
-    again = grader.grade([(prepared, program) for program in programs])  # now of answers at once
-    for answer, program, (first, _), (second, _) in zip(
-        ANSWERS, programs, graded, again, strict=True
-    ):
-        asked, _ = grader._lanes[0]._judge(prepared, program)
-        assert (answer, first.status) == (answer, asked.status)
-        assert (answer, second.status) == (answer, asked.status)
+    for answer, program, (verdict, _) in zip(ANSWERS, programs, graded, strict=True):
+        one_by_one, _ = grader._lanes[0]._judge(prepared, program)
+        assert (answer, verdict.status) == (answer, one_by_one.status)
         if not written_down:
-            assert (answer, second.detail) == (answer, asked.detail)
+            assert (answer, verdict.detail) == (answer, one_by_one.detail)
 
 
-def test_what_one_submission_was_asked_is_asked_of_the_next_at_once(
+def test_what_is_asked_of_all_is_asked_at_once(
     grader: Grader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     body = "for x in range(4):\n        assert str(candidate(x)) == str(x * x)"
     prepared = prepare(task_of(body))
-    right, early, late = (
+    programs = (
         "def square(x): return x * x",
         "def square(x): return -1",
         "def square(x): return x * x if x < 2 else [][x]",
     )
-
-    def asked() -> int:
-        known = grader._questions[prepared.fingerprint]
-        assert known is not None
-        return len(known.lines)
-
-    found = []
-    for program in (early, late, right):  # each comes further than what is known
-        found.append((grader.grade([(prepared, program)])[0][0].status, asked()))
-    assert found == [("failed", 1), ("failed", 3), ("passed", 4)]
-    monkeypatch.setattr(Lane, "_judge", None)  # from here on, nobody is asked one at a time
-    graded = grader.grade([(prepared, program) for program in (right, early, late) * 3])
+    monkeypatch.setattr(Lane, "_judge", None)  # nobody is asked one call at a time
+    graded = grader.grade([(prepared, program) for program in programs * 3])
+    assert isinstance(grader._recordings[prepared.fingerprint], Questions)
     assert [verdict.status for verdict, _ in graded] == ["passed", "failed", "failed"] * 3
     assert graded[1][0].detail == "the check raised AssertionError"
     assert graded[2][0].detail == "the check raised IndexError"
     assert all(cpu_s > 0 for _, cpu_s in graded)
 
 
-def test_a_check_that_asks_by_what_it_is_told_is_asked_one_call_at_a_time(grader: Grader) -> None:
-    prepared = prepare(task_of("assert candidate(candidate(2)) == 16"))
-    for program, status in (
-        ("def square(x): return x * x", "passed"),
-        ("def square(x): return x + 1", "failed"),
-        ("def square(x): return 16", "passed"),
-    ):
-        assert grader.grade([(prepared, program)])[0][0].status == status
-    assert grader._questions[prepared.fingerprint] is None
+def test_a_check_that_asks_otherwise_asks_again_one_call_at_a_time(grader: Grader) -> None:
+    body = "if candidate(2) == 4:\n        assert str(candidate(3)) == '9'\n    else:\n"
+    prepared = prepare(task_of(f"{body}        raise ValueError"))
+    expected = {"x * x": "passed", "4": "failed", "x + 1": "failed"}
+    programs = [f"def square(x): return {value}" for value in expected]
+    graded = grader.grade([(prepared, program) for program in programs])
+    assert [verdict.status for verdict, _ in graded] == list(expected.values())
+    known = grader._recordings[prepared.fingerprint]
+    assert known is None or len(known.calls) == 1
+    one_by_one = [grader._lanes[0]._judge(prepared, program) for program in programs]
+    assert [verdict for verdict, _ in graded] == [verdict for verdict, _ in one_by_one]
+
+
+def test_no_answer_can_break_the_verifier(grader: Grader) -> None:
+    body = "s = set(candidate([1]))\n    assert candidate(s) == 3"
+    prepared = prepare(task_of(body))
+    hostile = "def square(x): return [i * (2**61 - 1) for i in range(300)]"
+    honest = "def square(x): return 3 if isinstance(x, set) else [1]"
+    for programs in ([hostile, honest], [honest]):
+        graded = grader.grade([(prepared, program) for program in programs])
+        assert [verdict.status == "passed" for verdict, _ in graded] == [
+            program == honest for program in programs
+        ]
 
 
 HOSTILE = {
@@ -195,7 +228,9 @@ def test_what_stops_a_submission_stops_its_check_there(name: str, grader: Grader
 
 def test_a_check_that_draws_its_inputs_draws_the_same_each_time(grader: Grader) -> None:
     body = "import random\n    assert candidate(random.randrange(10**9)) % 2 == 0"
-    assert record(f"def check(candidate):\n    {body}\n", "square") is None
+    assert compared(f"def check(candidate):\n    {body}\n", "square") is None
     prepared = prepare(task_of(body))
-    graded = [grader._lanes[0]._judge(prepared, "def square(x): return x")[0] for _ in range(9)]
+    program = "def square(x): return x"
+    graded = [verdict for verdict, _ in grader.grade([(prepared, program)] * 3)]
+    graded += [grader._lanes[0]._judge(prepared, "def square(x): return x")[0] for _ in range(9)]
     assert len({verdict.status for verdict in graded}) == 1

@@ -220,3 +220,10 @@ def test_the_short_way_is_taken() -> None:
     assert wire.small_value([]) == b'["v",[]]\n'
     for other in (Number(3), [Number(3)], 1 << 53, [[1]], (1,), "ä", "x" * 257, [0] * 257, 1e999):
         assert wire.small_value(other) == b""
+
+
+def test_a_line_is_read_with_its_end_and_nothing_else() -> None:
+    assert wire.loads(b'["v",1]\n') == wire.loads(b'["v",1]') == ["v", 1]
+    for line in (b'["v",1]\n\n', b' ["v",1]', b'["v",1] ', b'["v",1]["v",2]', b"", b"\xff", b"[1"):
+        with pytest.raises(wire.WireError):
+            wire.loads(line)
