@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from pedrl_env.records import Case, Privileged, Split, Task
 from pedrl_sandbox.bwrap import ZygoteSandbox
-from pedrl_sandbox.jobs import Job, JobResult, ScriptJob
+from pedrl_sandbox.jobs import BatchJob, JobResult
 
 CANARIES = {
     field: f"Canary{number}Of{field.capitalize()}Zq"
@@ -48,7 +48,7 @@ class RecordingSandbox(ZygoteSandbox):
 
     jobs: ClassVar[list[str]] = []
 
-    def run_batch(self, jobs: Sequence[Job | ScriptJob]) -> list[JobResult]:
+    def run_batch(self, jobs: Sequence[BatchJob]) -> list[JobResult]:
         """Run jobs and remember them."""
         self.jobs.extend(repr(job) for job in jobs)
         return super().run_batch(jobs)
