@@ -121,6 +121,7 @@ def bench_train(
     samples: int = 8,
     tokens: int = 0,
     learning_rate: float = 0.0,
+    temperature: float = 1.0,
     steps: int = 0,
     rounds: int = 7,
     threads: int = 0,
@@ -143,6 +144,8 @@ def bench_train(
         samples: of a task.
         tokens: most new ones of a sample; 0 means 32 on `lexicon` and 64 elsewhere.
         learning_rate: 0 means 3e-4 on `lexicon` and 1e-5 elsewhere.
+        temperature: at which both sample. At 1, `smollm2` solves next to nothing, so that there is
+            nothing to learn from; try 0.5.
         steps: of a round; 0 means 5 on `lexicon` and 1 elsewhere.
         rounds: that are counted, after one to warm up.
         threads: of torch, on either side; 0 means one per core.
@@ -168,6 +171,7 @@ def bench_train(
         settings={"grpo": knobs},
         tasks_per_step=tasks or (16 if small else 8),
         max_new_tokens=tokens or (32 if small else 64),
+        temperature=temperature,
         rows_per_batch=rows,
         budget=sys.maxsize,
         sandbox=sandbox,

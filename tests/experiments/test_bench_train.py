@@ -29,6 +29,7 @@ def race(base: Path) -> Race:
         settings={"grpo": {"learning_rate": 1e-3, "group_size": 4}},
         tasks_per_step=2,
         max_new_tokens=6,
+        temperature=0.8,
         budget=sys.maxsize,
     )
     return Race(config, steps=2, rounds=1, threads=1, passes=2, attention="eager")

@@ -179,7 +179,8 @@ def _print(report: Report, console: Console) -> None:
     title = (
         f"{config.base or config.suite + ' base'} on {config.suite} {dict(config.dials) or ''}: "
         f"{config.tasks_per_step} tasks x {race.group_size} samples x at most "
-        f"{config.max_new_tokens} tokens a step, {race.threads} threads"
+        f"{config.max_new_tokens} tokens a step, temperature {config.temperature:g}, "
+        f"{race.threads} threads"
     )
     table = Table("", *report.sides, title=title)
 

@@ -178,7 +178,7 @@ def theirs(race: Race, turns: Connection) -> None:
                 # What the race is about: the same on both sides.
                 num_generations=race.group_size,
                 max_completion_length=race.config.max_new_tokens,
-                temperature=1.0,
+                temperature=race.config.temperature,
                 top_p=1.0,
                 top_k=0,
                 beta=0.0,
