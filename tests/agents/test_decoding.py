@@ -108,7 +108,8 @@ def test_an_adapter_is_part_of_what_decodes(tiny_base: Path) -> None:
     policy = load_policy(tiny_base, Sampling(), "lora", lora=Lora(rank=2))
     for name, weight in policy.state()["student"].items():
         if ".lora_B." in name:
-            weight.normal_(generator=torch.Generator().manual_seed(1))
+            # Larger, and rounding errors of single precision grow with it on their way.
+            weight.normal_(std=0.1, generator=torch.Generator().manual_seed(1))
     changed, who = decoded(policy.models["student"])
     assert who is Llama
     plain, _ = decoded(policy.models["teacher"])
