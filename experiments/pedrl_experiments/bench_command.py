@@ -122,6 +122,7 @@ def bench_train(
     tokens: int = 0,
     learning_rate: float = 0.0,
     temperature: float = 1.0,
+    prompt_format: Literal["auto", "plain", "completion", "chat"] = "auto",
     steps: int = 0,
     rounds: int = 7,
     threads: int = 0,
@@ -145,7 +146,8 @@ def bench_train(
         tokens: most new ones of a sample; 0 means 32 on `lexicon` and 64 elsewhere.
         learning_rate: 0 means 3e-4 on `lexicon` and 1e-5 elsewhere.
         temperature: at which both sample. At 1, `smollm2` solves next to nothing, so that there is
-            nothing to learn from; try 0.5.
+            nothing to learn from; try 0.5, with `--prompt-format completion --set band=1`.
+        prompt_format: of both sides' prompts, as in `pedrl evaluate`.
         steps: of a round; 0 means 5 on `lexicon` and 1 elsewhere.
         rounds: that are counted, after one to warm up.
         threads: of torch, on either side; 0 means one per core.
@@ -172,6 +174,7 @@ def bench_train(
         tasks_per_step=tasks or (16 if small else 8),
         max_new_tokens=tokens or (32 if small else 64),
         temperature=temperature,
+        prompt_format=prompt_format,
         rows_per_batch=rows,
         budget=sys.maxsize,
         sandbox=sandbox,

@@ -160,7 +160,10 @@ def theirs(race: Race, turns: Connection) -> None:
     batches, learner = race.batches(), LearnerConfig()
     tasks = [task for batch in batches for task in batch]
     policy = load_policy(
-        base_path(race.config), Sampling(race.config.max_new_tokens), storage="shared"
+        base_path(race.config),
+        Sampling(race.config.max_new_tokens),
+        storage="shared",
+        prompt_format=race.config.prompt_format,
     )
     model = policy.models["student"]
     model.set_attn_implementation(race.attention)
