@@ -50,7 +50,7 @@ class Questions:
             for line, outcome in zip(self.lines, answers, strict=False)
         ]
         limits = _check_limits(task.limits.wall_s)
-        return CheckJob(_program(task.tests), task.entry_point, limits, exchanges=exchanges)
+        return CheckJob(check_source(task.tests), task.entry_point, limits, exchanges=exchanges)
 
     def verdict(self, solved: JobResult, checked: JobResult) -> Verdict | None:
         """What both say together; None where the submission must be asked while the check runs.
@@ -95,7 +95,7 @@ def run_check(
         The verdict, out of one test, and the CPU seconds of both processes.
     """
     limits = _check_limits(job.limits.wall_s)
-    checker = checkers.session(CheckJob(_program(tests), job.entry_point, limits))
+    checker = checkers.session(CheckJob(check_source(tests), job.entry_point, limits))
     try:
         solver = solvers.session(job)
         try:
@@ -109,7 +109,8 @@ def run_check(
     return _verdict(status, detail), solved.cpu_s + checked.cpu_s
 
 
-def _program(tests: CheckProgram) -> str:
+def check_source(tests: CheckProgram) -> str:
+    """The whole program of a check."""
     return f"{tests.preamble}\n{tests.source}"
 
 

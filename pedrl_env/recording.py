@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from pedrl_env.checking import Questions
+from pedrl_env.checking import Questions, check_source
 from pedrl_env.grading import judge_cases
 from pedrl_env.records import Case, CheckProgram, Verdict
 from pedrl_sandbox import Call, EncodedCalls, Job, JobLimits, JobResult, Outcome, encode_calls, wire
@@ -53,7 +53,7 @@ _CALL: Final = Case((), None, predicate="in the check program")
 
 def recorder_job(tests: CheckProgram, name: str) -> Job:
     """What the checker runs to record a check program."""
-    return Job(_RECORDER, "record", [(f"{tests.preamble}\n{tests.source}", name)], _LIMITS)
+    return Job(_RECORDER, "record", [(check_source(tests), name)], _LIMITS)
 
 
 def read_recording(result: JobResult) -> Recording | Questions | None:

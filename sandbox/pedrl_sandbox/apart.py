@@ -37,7 +37,7 @@ class Namespaces:
         confine.unshare(confine.CLONE_NEWNS)
         self._untouched = {folder: self._mount(folder) for folder in folders}
         os.chdir("/")  # whatever has a workspace for its own folder keeps the files in it alive
-        self._filter = _filter(FILTER)
+        self._filter = _filter()
         if self._filter is not None:  # the smaller part of two
             _read_filter(INHERITED).apply()
 
@@ -105,7 +105,7 @@ class OtherUser:
     def __init__(self, folders: list[str], uid: int) -> None:
         self._folders, self._uid = folders, uid
         confine.prctl(confine.PR_SET_CHILD_SUBREAPER, 1)
-        self._filter = _filter(FILTER)
+        self._filter = _filter()
 
     def prepare(self) -> None:
         """Nothing has to be made."""
@@ -196,8 +196,8 @@ def _cpu_us(seconds: float) -> int:
     return int(seconds * 1e6)
 
 
-def _filter(path: str) -> confine.Filter | None:
-    return _read_filter(path) if os.path.exists(path) else None  # noqa: PTH110
+def _filter() -> confine.Filter | None:
+    return _read_filter(FILTER) if os.path.exists(FILTER) else None  # noqa: PTH110
 
 
 def _read_filter(path: str) -> confine.Filter:

@@ -41,6 +41,7 @@ from pedrl_sandbox.errors import PedrlError
 
 WHOLE: Final = "pedrl::steps"
 CALL: Final = "pedrl::call"
+MOST_APART: Final = 0.05  # tokens of steps that are to be the same
 METHODS: Final = (
     (Llama, "start"),
     (Llama, "step"),
@@ -76,9 +77,6 @@ class Shares:
             f"{self.verifying:.1%}, everything else {self.other:.1%} ({self.alone:.1%} of a step "
             "whose verdicts are known)"
         )
-
-
-MOST_APART: Final = 0.05  # tokens of steps that are to be the same
 
 
 def profile(race: Race) -> Shares:
