@@ -50,6 +50,7 @@ def prepare(task: Task) -> Prepared:
         PedrlError: they are missing, contradict each other, or are not plain data.
     """
     tests, calls, predicates = task.tests, None, False
+    cases: list[bytes] = []
     if isinstance(tests, CheckProgram):
         content: list[Any] = ["check", tests.preamble, tests.source]
     elif isinstance(tests, PytestProgram):
@@ -62,22 +63,21 @@ def prepare(task: Task) -> Prepared:
     else:
         content = [type(tests[0]).__name__]
         mixed: Sequence[Case | ScriptCase] = tests
-        for number, test in enumerate(mixed, 1):
-            content.append(_case(f"task {task.id!r}, test {number}", test))
-        if cases := [test for test in mixed if isinstance(test, Case)]:
-            calls = encode_calls([case_call(case) for case in cases])
-            predicates = any(case.predicate for case in cases)
+        cases = [_case(f"task {task.id!r}, test {n}", test) for n, test in enumerate(mixed, 1)]
+        if called := [test for test in mixed if isinstance(test, Case)]:
+            calls = encode_calls([case_call(case) for case in called], plain=True)
+            predicates = any(case.predicate for case in called)
     limits = [getattr(task.limits, name) for name in Limits.__slots__]
     content += [task.id, task.entry_point, limits, sorted(task.files.items())]
     try:
         lines = [wire.encode(item) for item in content]
     except wire.WireError as error:
         raise PedrlError(f"the files or tests of task {task.id!r} are {error}") from error
-    return Prepared(task, hashlib.sha256(b"\n".join(lines)).digest(), calls, predicates)
+    return Prepared(task, hashlib.sha256(b"\n".join(lines + cases)).digest(), calls, predicates)
 
 
-def _case(where: str, case: Case | ScriptCase) -> dict[str, Any]:
-    """The fields of one case, checked."""
+def _case(where: str, case: Case | ScriptCase) -> bytes:
+    """The fields of one case, checked and encoded."""
     if not (math.isfinite(case.tolerance) and case.tolerance >= 0):
         raise PedrlError(f"{where}: the tolerance must be a number from 0 on, not {case.tolerance}")
     known: Sequence[str]
@@ -94,10 +94,9 @@ def _case(where: str, case: Case | ScriptCase) -> dict[str, Any]:
     else:  # which may be longer than a value that crosses
         fields |= {"stdin": _digest(where, case.stdin), "stdout": _digest(where, case.stdout)}
     try:
-        wire.pack(fields)
+        return wire.encode(fields)
     except wire.WireError as error:
         raise PedrlError(f"{where} is {error}") from error
-    return fields
 
 
 def _digest(where: str, text: str) -> str:

@@ -88,14 +88,15 @@ class Room(DynamicLayer):
         assert self.keys is not None
         states, length = len(self.keys), self.get_seq_length()
         for store in self._stores:
-            store[states : states + len(sources), :, :length] = store[sources, :, :length]
+            copies = store[:, :, :length].index_select(0, sources)  # thrice as fast as an index
+            store[states : states + len(sources), :, :length] = copies
         self._show(states + len(sources), length)
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keep these states."""
         length = self.get_seq_length()
         for store in self._stores:
-            store[: len(indices), :, :length] = store[indices, :, :length]
+            store[: len(indices), :, :length] = store[:, :, :length].index_select(0, indices)
         self._show(len(indices), length)
 
     def _show(self, states: int, length: int) -> tuple[Tensor, Tensor]:

@@ -130,7 +130,7 @@ def pack(pairs: Sequence[Pair], pad: int, device: torch.device, branching: int =
         paths = [trees[i].add(action) for i, (_, action) in zip(owner, pairs, strict=True)]
         longest = max(len(t.inputs) for t in trees)
         before = context.shape[1]
-        tree_cost = len(trees) * longest * (branching + before + longest)
+        tree_cost = len(trees) * longest * (branching + 2 * before + longest)
         if tree_cost < len(pairs) * width * (branching + before + width):
             planted = _planted(trees, paths, owner, pad)
             fields = (torch.as_tensor(array, device=device) for array in planted)
@@ -189,8 +189,9 @@ def branching(model: PreTrainedModel) -> int:
         and all(kind == "full_attention" for kind in kinds)
         and config._attn_implementation in (GROUPED, "eager", "sdpa")
     )
-    # A layer has some 12 H^2 weights, and 2 H products for a score, which are thrice as slow.
-    return 2 * int(config.hidden_size) if plain else 0
+    # A layer has some 12 H^2 weights, and 2 H products for a score: 6 H by that. From 8 H on, what
+    # this chooses was the quicker for the embedded model and for SmolLM2.
+    return 8 * int(config.hidden_size) if plain else 0
 
 
 def prefill(model: PreTrainedModel, ids: Tensor, mask: Tensor) -> DynamicCache:
@@ -209,35 +210,55 @@ def prefill(model: PreTrainedModel, ids: Tensor, mask: Tensor) -> DynamicCache:
 
 def action_hidden(model: PreTrainedModel, packed: Packed) -> Float[Tensor, "E H"]:
     """Return what the head turns into the logits of each distinct prediction."""
+    hidden = _rows_hidden(model, packed) if packed.seen is None else _trees_hidden(model, packed)
+    rows: Tensor = hidden.flatten(0, 1)[packed.node]
+    return rows
+
+
+def _rows_hidden(model: PreTrainedModel, packed: Packed) -> Float[Tensor, "R L H"]:
+    """Run each prompt once, and what follows it with copies of its keys and values."""
     cache = prefill(model, packed.context, packed.context_mask)
     if len(packed.owner) != len(packed.context) or not torch.equal(
         packed.owner, torch.arange(len(packed.owner), device=packed.owner.device)
     ):
         cache.batch_select_indices(packed.owner)
     context_mask = packed.context_mask[packed.owner]
-    length = context_mask.sum(-1, keepdim=True)
-    if packed.seen is None:
-        mask = torch.cat([context_mask, torch.ones_like(packed.inputs)], dim=-1)
-    else:
-        mask = _tree_mask(model, context_mask, packed.seen)
-    hidden = model.base_model(
+    hidden: Tensor = model.base_model(
         input_ids=packed.inputs,
-        attention_mask=mask,
-        position_ids=length + packed.depth,
+        attention_mask=torch.cat([context_mask, torch.ones_like(packed.inputs)], dim=-1),
+        position_ids=context_mask.sum(-1, keepdim=True) + packed.depth,
         past_key_values=cache,
         use_cache=True,
     ).last_hidden_state
-    rows: Tensor = hidden.flatten(0, 1)[packed.node]
-    return rows
+    return hidden
 
 
-def _tree_mask(model: PreTrainedModel, context_mask: Tensor, seen: Tensor) -> Tensor:
-    """Return the mask (R, 1, L, Tp + L) in the form that the model's attention takes."""
-    prompt = context_mask.bool()[:, None].expand(-1, seen.shape[1], -1)
-    allowed = torch.cat([prompt, seen], dim=-1)[:, None]
+def _trees_hidden(model: PreTrainedModel, packed: Packed) -> Float[Tensor, "R L H"]:
+    """Run each prompt and its tree in one pass: no prompt has two."""
+    mask = packed.context_mask
+    before = (mask.cumsum(-1) - 1).clamp(min=0)
+    hidden: Tensor = model.base_model(
+        input_ids=torch.cat([packed.context, packed.inputs], dim=-1),
+        attention_mask=_tree_mask(model, packed),
+        position_ids=torch.cat([before, mask.sum(-1, keepdim=True) + packed.depth], dim=-1),
+        use_cache=False,
+    ).last_hidden_state
+    return hidden[:, mask.shape[1] :]
+
+
+def _tree_mask(model: PreTrainedModel, packed: Packed) -> Tensor:
+    """Return the mask (R, 1, Tp + L, Tp + L) in the form that the model's attention takes."""
+    assert packed.seen is not None
+    rows, width = packed.context_mask.shape
+    prompt = packed.context_mask.bool()[:, None]
+    allowed = packed.seen.new_zeros(rows, *2 * [width + packed.inputs.shape[1]])
+    allowed[:, :, :width] = prompt
+    allowed[:, :width].tril_()
+    allowed[:, width:, width:] = packed.seen
+    allowed.diagonal(dim1=1, dim2=2).fill_(True)  # padding sees itself: no empty softmax
     if model.config._attn_implementation == "sdpa":
-        return allowed
-    return (~allowed).float() * torch.finfo(torch.float32).min
+        return allowed[:, None]
+    return (~allowed[:, None]).float() * torch.finfo(torch.float32).min
 
 
 def action_logits(model: PreTrainedModel, packed: Packed) -> Float[Tensor, "N V"]:

@@ -89,13 +89,13 @@ class Llama:
         """Append copies; see `Decoder`."""
         states = len(self._position)
         filled = self._stores[..., : self._length, :]
-        filled[:, :, states : states + len(sources)] = filled[:, :, sources]
+        filled[:, :, states : states + len(sources)] = filled.index_select(2, sources)
         self._select(torch.cat([torch.arange(states), sources]))
 
     def keep(self, states: Tensor) -> None:
         """Drop the others; see `Decoder`."""
         filled = self._stores[..., : self._length, :]
-        filled[:, :, : len(states)] = filled[:, :, states]
+        filled[:, :, : len(states)] = filled.index_select(2, states)
         self._select(states)
 
     def _select(self, states: Tensor) -> None:

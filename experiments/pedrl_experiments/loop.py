@@ -184,10 +184,12 @@ class Run:
         if not isinstance(self.algorithm, FollowsUp):
             return groups
         left = self.config.budget - self.budget.axis - sum(len(g.trajectories) for g in first)
+        known = self.suite.tasks("train")
+        known = [*known] * -(-tasks // len(known))  # a step may have more than there are
         attempt = 0
         while True:
-            seed = _seed(f"spare/{attempt}", self.key.seed, self.step)
-            spare = next(_task_stream(self.suite.tasks("train"), tasks, seed))
+            rng = random.Random(_seed(f"spare/{attempt}", self.key.seed, self.step))
+            spare = rng.sample(known, tasks)
             requests = self.algorithm.follow_up([*first, *groups], spare, attempt, state)
             cost = sum(r.samples for r in requests)
             if not requests or cost > left:

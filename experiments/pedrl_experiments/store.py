@@ -4,7 +4,6 @@ Every line goes to an append-only JSONL file; a checkpoint records how long each
 was taken. Resuming cuts the files back to that length, so nothing is counted twice or lost.
 """
 
-import dataclasses
 import json
 import os
 from collections.abc import Iterable
@@ -48,11 +47,11 @@ class RunStore:
 
     def metrics(self, rows: Iterable[MetricsRow]) -> None:
         """Append metric rows."""
-        self._append("metrics", map(dataclasses.asdict, rows))
+        self._append("metrics", map(_fields, rows))
 
     def results(self, rows: Iterable[TaskResult]) -> None:
         """Append evaluation results per task."""
-        self._append("results", map(dataclasses.asdict, rows))
+        self._append("results", map(_fields, rows))
 
     def trajectories(self, step: int, groups: Iterable[Group]) -> None:
         """Append rollouts as sampled: answers and verdicts, no prompt (it may hold privilege)."""
@@ -122,6 +121,10 @@ class RunStore:
         """Flush and close the files."""
         for file in self._files.values():
             file.close()
+
+
+def _fields(row: MetricsRow | TaskResult) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in row.__slots__}
 
 
 def read_rows(folders: Iterable[Path], name: str) -> list[dict[str, Any]]:

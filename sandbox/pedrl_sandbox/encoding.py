@@ -111,17 +111,22 @@ def _head(limits: JobLimits) -> bytes:
     )
 
 
-def encode_calls(calls: Sequence[tuple[Any, ...] | Call]) -> EncodedCalls:
+def encode_calls(calls: Sequence[tuple[Any, ...] | Call], *, plain: bool = False) -> EncodedCalls:
     """The arguments of every call, for many jobs that make the same ones.
+
+    Args:
+        calls: of a job.
+        plain: they are known to be plain data, and of a size that may cross.
 
     Raises:
         WireError: an argument is not plain data, or too large.
     """
+    encode = wire.encode_rows if plain else wire.encode_calls
     if not any(isinstance(call, Call) for call in calls):
-        return EncodedCalls(wire.encode_calls(calls), len(calls))  # type: ignore[arg-type]
+        return EncodedCalls(encode(calls), len(calls))  # type: ignore[arg-type]
     rows = []
     for call in calls:
         if not isinstance(call, Call):
             call = Call(call)
         rows.append((call.args, dict(call.kwargs), call.items, call.printed, call.changed))
-    return EncodedCalls(wire.encode_calls(rows), len(rows), observed=True)
+    return EncodedCalls(encode(rows), len(rows), observed=True)

@@ -117,7 +117,7 @@ def test_what_answers_begin_with_alike_is_computed_once() -> None:
 def test_a_tree_is_made_only_where_it_costs_less_and_attention_is_plain(
     model: PreTrainedModel,
 ) -> None:
-    assert branching(model) == 2 * model.config.hidden_size
+    assert branching(model) == 8 * model.config.hidden_size
     assert pack(BRANCHED, 0, CPU, branching(model)).seen is not None
     apart = [((5, 6), tuple(range(10 * i, 10 * i + 9))) for i in range(1, 5)]
     assert pack(apart, 0, CPU, 1).seen is None

@@ -137,7 +137,7 @@ def test_gates_are_those_of_signals(nudged: TorchPolicy, make_groups: MakeGroups
         signals = imitated(annotation)
         read = nudged.score("student", [(s.prompt_ids, s.action_ids) for s in signals])
         for signal, scores in zip(signals, read, strict=True):
-            assert signal.ce_weights == pytest.approx(gate(scores.logprobs, 1.5, -2.0))
+            assert signal.ce_weights == pytest.approx(gate(scores.logprobs, 1.5, -2.0), rel=1e-4)
         bins = [annotation.metrics[f"gate/{part}"] for part in ("shut", "half", "open")]
         assert sum(bins) == pytest.approx(1.0)
 
