@@ -1,6 +1,7 @@
 """A sandbox made of warm fork servers: batches, sessions, bounded retries, healing."""
 
 import itertools
+import math
 import os
 import time
 import weakref
@@ -137,10 +138,9 @@ class WarmSandbox:
         full = len(waiting) >= len(self._cores)
         cores = self._cores if full else [None] * len(waiting)
         slots = [_Slot(self._take(core)) for core in cores]
-        # Short enough for all workers to have their share of a small batch.
-        line = 1 if self.one_job_each else min(PIPELINED, -(-len(waiting) // (2 * len(cores) or 1)))
         try:
-            while waiting or any(slot.queue for slot in slots):
+            while left := len(waiting) + sum(len(slot.queue) for slot in slots):
+                line = self._line(left / len(slots))
                 for slot in slots:
                     self._fill(slot, waiting, line)
                 self._wait(slots)
@@ -152,6 +152,14 @@ class WarmSandbox:
             raise
         self._idle.extend(slot.worker for slot in slots)
         return [_present(item) for item in results]
+
+    def _line(self, share: float) -> int:
+        """How many jobs a worker gets at once, if so many are left for each.
+
+        Ever fewer, so that none is done while another has a full pipe; but where there are two,
+        it does not wait for the second.
+        """
+        return 1 if self.one_job_each else min(PIPELINED, math.ceil(max(share / 2, min(share, 2))))
 
     def _fill(self, slot: _Slot, waiting: deque[_Pending], line: int) -> None:
         while waiting and len(slot.queue) < line:
