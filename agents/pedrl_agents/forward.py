@@ -2,8 +2,9 @@
 
 Rollouts of a group share their prompt, and a teacher's prompt is often longer than the answer:
 its keys and values are computed once per prompt, and gradients of all its sequences meet in them.
-Answers of a group often begin alike, too. Where a model attends plainly, they become one tree per
-prompt, in which a token sees its ancestors alone. Logits are made for action tokens only.
+Answers of a group often begin alike, too. Where a model attends plainly, a prompt and its answers
+become a tree, in which a token sees its ancestors alone, and small trees share a row. Logits are
+made for action tokens only.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,28 +28,30 @@ LOGITS_PER_CHUNK = 2**24
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """Sequences over P distinct prompts, ready for `action_hidden`.
+    """Sequences over P distinct prompts, ready for `action_hidden`: as rows, or as trees.
 
     Attributes:
-        context: (P, Tp) prompts without their last token, left-padded; `context_mask` alike.
         mask: (B, T) true on real action tokens, of actions padded on the right.
-        owner: (R,) the prompt of each row of `inputs`: a sequence, or the tree of a prompt.
-        inputs: (R, L) the last prompt token, then what follows it but for last actions;
-            right-padded.
-        depth: (R, L) how many tokens after the last prompt token each input stands.
-        seen: (R, L, L) of a tree, which inputs each one attends to; None where each attends to all
+        context: (P, Tp) prompts without their last token, left-padded; `context_mask` alike. Of
+            trees nothing, Tp = 0: prompts are part of them.
+        owner: (R,) the prompt of each row of `inputs`.
+        inputs: (R, L) the last prompt token, then what follows it but for last actions; or the
+            trees of a row, one behind the other. Right-padded.
+        position: (R, L) of each input, counted from its prompt's last token; in trees from its
+            first.
+        seen: (R, L, L) of trees, which inputs each one attends to; None where each attends to all
             that are left of it.
         node: (E,) of the distinct predictions, the index of the input in ``inputs.flatten()``.
         tokens: (E,) what is predicted there.
         edge: (N,) the prediction that each action token is, in the order of ``mask.nonzero()``.
     """
 
+    mask: Bool[Tensor, "B T"]
     context: Int[Tensor, "P Tp"]
     context_mask: Int[Tensor, "P Tp"]
-    mask: Bool[Tensor, "B T"]
     owner: Int[Tensor, " R"]
     inputs: Int[Tensor, "R L"]
-    depth: Int[Tensor, "R L"]
+    position: Int[Tensor, "R L"]
     seen: Bool[Tensor, "R L L"] | None
     node: Int[Tensor, " E"]
     tokens: Int[Tensor, " E"]
@@ -60,25 +63,26 @@ class Packed:
         return self.context.numel() + self.inputs.numel()
 
 
-@dataclass(slots=True)
 class _Tree:
-    """The actions of one prompt; input 0 is the prompt's last token.
+    """A prompt and the actions that follow it.
 
     Attributes:
-        inputs, parents, depths: of each input.
+        inputs, parents, positions: of each input; first those of the prompt.
         edges: (input, next token) -> number of the prediction.
         children: of each prediction, the input that its token is, or -1.
     """
 
-    inputs: list[int]
-    parents: list[int]
-    depths: list[int]
-    edges: dict[tuple[int, int], int]
-    children: list[int]
+    def __init__(self, prompt: Sequence[int]) -> None:
+        self.inputs = list(prompt)
+        self.positions = list(range(len(prompt)))
+        self.parents = [i - 1 for i in self.positions]
+        self.root = len(prompt) - 1
+        self.edges: dict[tuple[int, int], int] = {}
+        self.children: list[int] = []
 
     def add(self, action: Sequence[int]) -> list[int]:
         """Return the predictions that an action is made of."""
-        node, path = 0, []
+        node, path = self.root, []
         for t, token in enumerate(action):
             edge = self.edges.setdefault((node, token), len(self.children))
             if edge == len(self.children):
@@ -89,7 +93,7 @@ class _Tree:
                     self.children[edge] = len(self.inputs)
                     self.inputs.append(token)
                     self.parents.append(node)
-                    self.depths.append(t + 1)
+                    self.positions.append(self.root + t + 1)
                 node = self.children[edge]
         return path
 
@@ -124,26 +128,28 @@ def pack(pairs: Sequence[Pair], pad: int, device: torch.device, branching: int =
     width = max(len(a) for _, a in pairs)
     lengths = torch.tensor([len(a) for _, a in pairs], device=device)
     mask = torch.arange(width, device=device) < lengths[:, None]
-    context, context_mask = pad_left([p[:-1] for p in index], pad, device)
+    before = max(map(len, index)) - 1
     if branching:
-        trees = [_Tree([prompt[-1]], [-1], [0], {}, []) for prompt in index]
+        trees = [_Tree(prompt) for prompt in index]
         paths = [trees[i].add(action) for i, (_, action) in zip(owner, pairs, strict=True)]
-        longest = max(len(t.inputs) for t in trees)
-        before = context.shape[1]
-        tree_cost = len(trees) * longest * (branching + 2 * before + longest)
-        if tree_cost < len(pairs) * width * (branching + before + width):
-            planted = _planted(trees, paths, owner, pad)
+        rows, longest = _shared_rows([len(t.inputs) for t in trees], branching)
+        prompts = len(index) * before * (branching + before)
+        answers = len(pairs) * width * (branching + before + width)
+        if len(rows) * longest * (branching + longest) < prompts + answers:
+            none = mask.new_zeros(len(rows), 0, dtype=torch.long)
+            planted = _planted(trees, rows, longest, paths, owner, pad)
             fields = (torch.as_tensor(array, device=device) for array in planted)
-            return Packed(context, context_mask, mask, *fields)
+            return Packed(mask, none, none, none.sum(-1), *fields)
+    context, context_mask = pad_left([p[:-1] for p in index], pad, device)
     actions = torch.tensor([list(a) + [pad] * (width - len(a)) for _, a in pairs], device=device)
     last = torch.tensor([p[-1] for p, _ in pairs], device=device)
     return Packed(
+        mask,
         context,
         context_mask,
-        mask,
         owner=torch.tensor(owner, device=device),
         inputs=torch.cat([last[:, None], actions[:, :-1]], dim=1),
-        depth=torch.arange(width, device=device).expand(len(pairs), -1),
+        position=torch.arange(width, device=device).expand(len(pairs), -1),
         seen=None,
         node=mask.flatten().nonzero()[:, 0],
         tokens=actions[mask],
@@ -151,29 +157,64 @@ def pack(pairs: Sequence[Pair], pad: int, device: torch.device, branching: int =
     )
 
 
+def _shared_rows(sizes: Sequence[int], branching: int) -> tuple[list[list[int]], int]:
+    """Put trees into rows, the largest first, each where there is room, so that they cost least.
+
+    Rows may be half as long again as the largest tree: more scores would take too much memory.
+
+    Returns:
+        The trees of each row, and how long rows are.
+    """
+    order = sorted(range(len(sizes)), key=lambda i: -sizes[i])
+    layouts = []
+    for quarters in (4, 5, 6):
+        rows: list[list[int]] = []
+        room: list[int] = []
+        for i in order:
+            row = next((r for r, left in enumerate(room) if left >= sizes[i]), len(rows))
+            if row == len(rows):
+                rows.append([])
+                room.append(sizes[order[0]] * quarters // 4)
+            rows[row].append(i)
+            room[row] -= sizes[i]
+        layouts.append((rows, max(sum(sizes[i] for i in row) for row in rows)))
+    return min(layouts, key=lambda layout: len(layout[0]) * layout[1] * (branching + layout[1]))
+
+
 def _planted(
-    trees: list[_Tree], paths: list[list[int]], owner: list[int], pad: int
+    trees: list[_Tree],
+    rows: list[list[int]],
+    longest: int,
+    paths: list[list[int]],
+    owner: list[int],
+    pad: int,
 ) -> tuple[np.ndarray, ...]:
-    """Return the fields from `owner` to `edge` for a tree per prompt."""
-    longest = max(len(t.inputs) for t in trees)
-    inputs = np.full((len(trees), longest), pad)
-    depth = np.zeros((len(trees), longest), np.int64)
-    seen = np.zeros((len(trees), longest, longest), np.bool_)
+    """Return the fields from `inputs` to `edge` for rows of trees."""
+    inputs = np.full((len(rows), longest), pad)
+    position = np.zeros((len(rows), longest), np.int64)
+    seen = np.zeros((len(rows), longest, longest), np.bool_)
     seen[:, np.arange(longest), np.arange(longest)] = True  # padding sees itself: no empty softmax
     node: list[int] = []
     tokens: list[int] = []
-    first: list[int] = []
-    for i, tree in enumerate(trees):
-        inputs[i, : len(tree.inputs)] = tree.inputs
-        depth[i, : len(tree.inputs)] = tree.depths
-        for child, parent in enumerate(tree.parents[1:], start=1):  # parents come first
-            seen[i, child] |= seen[i, parent]
-        first.append(len(node))
-        node += [i * longest + parent for parent, _ in tree.edges]
-        tokens += [token for _, token in tree.edges]
+    first = [0] * len(trees)
+    for r, row in enumerate(rows):
+        start = 0
+        for i in row:
+            tree = trees[i]
+            end = start + len(tree.inputs)
+            inputs[r, start:end] = tree.inputs
+            position[r, start:end] = tree.positions
+            sight = seen[r, start:end, start:end]
+            prompt = tree.root + 1
+            sight[:prompt, :prompt] = np.tri(prompt, dtype=np.bool_)
+            for child, parent in enumerate(tree.parents[prompt:], start=prompt):
+                sight[child] |= sight[parent]  # parents come first
+            first[i] = len(node)
+            node += [r * longest + start + parent for parent, _ in tree.edges]
+            tokens += [token for _, token in tree.edges]
+            start = end
     edge = [first[i] + e for i, path in zip(owner, paths, strict=True) for e in path]
-    arrays = (np.arange(len(trees)), inputs, depth, seen, node, tokens, edge)
-    return tuple(map(np.asarray, arrays))
+    return tuple(map(np.asarray, (inputs, position, seen, node, tokens, edge)))
 
 
 def branching(model: PreTrainedModel) -> int:
@@ -210,55 +251,33 @@ def prefill(model: PreTrainedModel, ids: Tensor, mask: Tensor) -> DynamicCache:
 
 def action_hidden(model: PreTrainedModel, packed: Packed) -> Float[Tensor, "E H"]:
     """Return what the head turns into the logits of each distinct prediction."""
-    hidden = _rows_hidden(model, packed) if packed.seen is None else _trees_hidden(model, packed)
+    if packed.seen is None:
+        cache = prefill(model, packed.context, packed.context_mask)
+        if len(packed.owner) != len(packed.context) or not torch.equal(
+            packed.owner, torch.arange(len(packed.owner), device=packed.owner.device)
+        ):
+            cache.batch_select_indices(packed.owner)
+        context_mask = packed.context_mask[packed.owner]
+        position = context_mask.sum(-1, keepdim=True) + packed.position
+        mask = torch.cat([context_mask, torch.ones_like(packed.inputs)], dim=-1)
+    else:
+        position, cache, mask = packed.position, None, _tree_mask(model, packed.seen)
+    hidden = model.base_model(
+        input_ids=packed.inputs,
+        attention_mask=mask,
+        position_ids=position,
+        past_key_values=cache,
+        use_cache=cache is not None,
+    ).last_hidden_state
     rows: Tensor = hidden.flatten(0, 1)[packed.node]
     return rows
 
 
-def _rows_hidden(model: PreTrainedModel, packed: Packed) -> Float[Tensor, "R L H"]:
-    """Run each prompt once, and what follows it with copies of its keys and values."""
-    cache = prefill(model, packed.context, packed.context_mask)
-    if len(packed.owner) != len(packed.context) or not torch.equal(
-        packed.owner, torch.arange(len(packed.owner), device=packed.owner.device)
-    ):
-        cache.batch_select_indices(packed.owner)
-    context_mask = packed.context_mask[packed.owner]
-    hidden: Tensor = model.base_model(
-        input_ids=packed.inputs,
-        attention_mask=torch.cat([context_mask, torch.ones_like(packed.inputs)], dim=-1),
-        position_ids=context_mask.sum(-1, keepdim=True) + packed.depth,
-        past_key_values=cache,
-        use_cache=True,
-    ).last_hidden_state
-    return hidden
-
-
-def _trees_hidden(model: PreTrainedModel, packed: Packed) -> Float[Tensor, "R L H"]:
-    """Run each prompt and its tree in one pass: no prompt has two."""
-    mask = packed.context_mask
-    before = (mask.cumsum(-1) - 1).clamp(min=0)
-    hidden: Tensor = model.base_model(
-        input_ids=torch.cat([packed.context, packed.inputs], dim=-1),
-        attention_mask=_tree_mask(model, packed),
-        position_ids=torch.cat([before, mask.sum(-1, keepdim=True) + packed.depth], dim=-1),
-        use_cache=False,
-    ).last_hidden_state
-    return hidden[:, mask.shape[1] :]
-
-
-def _tree_mask(model: PreTrainedModel, packed: Packed) -> Tensor:
-    """Return the mask (R, 1, Tp + L, Tp + L) in the form that the model's attention takes."""
-    assert packed.seen is not None
-    rows, width = packed.context_mask.shape
-    prompt = packed.context_mask.bool()[:, None]
-    allowed = packed.seen.new_zeros(rows, *2 * [width + packed.inputs.shape[1]])
-    allowed[:, :, :width] = prompt
-    allowed[:, :width].tril_()
-    allowed[:, width:, width:] = packed.seen
-    allowed.diagonal(dim1=1, dim2=2).fill_(True)  # padding sees itself: no empty softmax
+def _tree_mask(model: PreTrainedModel, seen: Tensor) -> Tensor:
+    """Return the mask (R, 1, L, L) in the form that the model's attention takes."""
     if model.config._attn_implementation == "sdpa":
-        return allowed[:, None]
-    return (~allowed[:, None]).float() * torch.finfo(torch.float32).min
+        return seen[:, None]
+    return (~seen[:, None]).float() * torch.finfo(torch.float32).min
 
 
 def action_logits(model: PreTrainedModel, packed: Packed) -> Float[Tensor, "N V"]:

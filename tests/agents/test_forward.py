@@ -12,7 +12,14 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from pedrl_agents.attention import GROUPED
-from pedrl_agents.forward import Pair, action_logits, branching, micro_batches, pack
+from pedrl_agents.forward import (
+    Pair,
+    _shared_rows,
+    action_logits,
+    branching,
+    micro_batches,
+    pack,
+)
 from tests.small_models import KINDS
 from tests.tiny import tiny_policy
 
@@ -105,11 +112,12 @@ def test_trees_of_every_architecture_and_attention(kind: str, attention: str) ->
 
 def test_what_answers_begin_with_alike_is_computed_once() -> None:
     packed = pack(BRANCHED, 0, CPU, 10**6)
-    assert packed.inputs[0].tolist() == [9, 10, 11, 12, 15, 12]
-    assert packed.inputs[1].tolist() == [21, 22, 10, 0, 0, 0]
-    assert packed.depth[0].tolist() == [0, 1, 2, 3, 2, 3]
+    assert packed.inputs.tolist() == [[5, 6, 7, 8, 9, 10, 11, 12, 15, 12, 20, 21, 22, 10]]
+    assert packed.position.tolist() == [[0, 1, 2, 3, 4, 5, 6, 7, 6, 7, 0, 1, 2, 3]]
     assert packed.seen is not None
-    assert packed.seen[0, 5].nonzero()[:, 0].tolist() == [0, 1, 4, 5]
+    assert packed.seen[0, 9].nonzero()[:, 0].tolist() == [0, 1, 2, 3, 4, 5, 8, 9]
+    assert packed.seen[0, 13].nonzero()[:, 0].tolist() == [10, 11, 12, 13]
+    assert packed.processed_tokens == 14
     assert packed.tokens.tolist() == [10, 11, 12, 13, 14, 15, 12, 13, 22, 10, 11]
     assert packed.tokens[packed.edge].tolist() == [a for _, action in BRANCHED for a in action]
 
@@ -124,6 +132,17 @@ def test_a_tree_is_made_only_where_it_costs_less_and_attention_is_plain(
     windowed = copy.deepcopy(model.config)
     windowed.sliding_window = 4
     assert branching(SimpleNamespace(config=windowed)) == 0  # type: ignore[arg-type]
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=30), st.integers(1, 500))
+def test_trees_that_share_rows_cost_no_more_than_a_row_for_each(
+    sizes: list[int], branching: int
+) -> None:
+    rows, longest = _shared_rows(sizes, branching)
+    assert sorted(i for row in rows for i in row) == list(range(len(sizes)))
+    assert longest == max(sum(sizes[i] for i in row) for row in rows) <= 1.5 * max(sizes)
+    alone = len(sizes) * max(sizes) * (branching + max(sizes))
+    assert len(rows) * longest * (branching + longest) <= alone
 
 
 ACTIONS = st.lists(st.integers(1, 9), min_size=1, max_size=12).map(tuple)
