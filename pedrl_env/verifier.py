@@ -202,6 +202,7 @@ class Stream:
         self._asked: set[bytes] = set()
         self._waiting: deque[_Asked] = deque()
         self._runs: list[Future[None]] = []
+        self._due = False  # a run that has not begun takes all that waits by then
         self._broken = False
         self.cpu_s = 0.0
 
@@ -226,12 +227,15 @@ class Stream:
             verifier._executions += 1
             self._asked.add(key)
             self._waiting.append(_Asked(key, program, prepared))
-            self._runs.append(verifier._owner.submit(self._run))
+            if not self._due:
+                self._due = True
+                self._runs.append(verifier._owner.submit(self._run))
         self._keys.append(key)
         verifier._waited_s += time.monotonic() - start
 
     def _run(self) -> None:
-        """In the owner's thread: judge all that waits by now, if no earlier run took it."""
+        """In the owner's thread: judge all that waits by now."""
+        self._due = False  # before looking: what comes later has a run of its own
         batch = [self._waiting.popleft() for _ in range(len(self._waiting))]
         if self._broken or not batch:
             return

@@ -135,6 +135,7 @@ def _started(name: str, race: Race) -> Iterator[Connection]:
     there.close()
     try:
         yield here
+        here.send("end")
         process.join()
     finally:
         process.terminate()

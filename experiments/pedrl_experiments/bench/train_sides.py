@@ -119,6 +119,7 @@ def ours(race: Race, turns: Connection) -> None:
         for start in range(0, len(batches), race.steps):
             turns.recv()
             turns.send(lap(run, batches[start : start + race.steps]))
+        turns.recv()  # to end takes time, too: not while the other has its turn
         run.close()
 
 
@@ -260,8 +261,7 @@ class Stopwatch:
             def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
                 if state.global_step % watch.race.steps == 0:
                     watch.tell()
-                    if state.global_step < state.max_steps:
-                        watch.turns.recv()
+                    watch.turns.recv()  # the last time it is the word to end
                     watch._clear()
 
         return Turns()
