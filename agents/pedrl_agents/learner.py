@@ -299,8 +299,9 @@ class Learner:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take up the state of an interrupted run."""
-        self.updates.update(state["updates"])
+        """Take up the state of an interrupted run, whatever this learner has done since."""
+        self.updates = defaultdict(int, state["updates"])
+        self.optimizers.clear()
         for role, optimizer_state in state["optimizers"].items():
             self._optimizer(role).load_state_dict(optimizer_state)
 

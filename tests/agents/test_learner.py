@@ -1,5 +1,6 @@
 """One step of the learner against the same step written out by hand in plain torch."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from pedrl_agents.learner import Learner, LearnerConfig
 from pedrl_agents.losses import Aggregation, Divergence, PolicyLoss
@@ -339,3 +340,42 @@ def test_state_continues_a_run_to_the_bit(tiny_base: Path, tmp_path: Path) -> No
     for role in ("student", "teacher"):
         assert distance(weights(whole, role), weights(torn, role)) == 0.0
     assert resumed.updates == learner.updates
+
+
+def test_state_from_before_the_first_update_forgets_it(tiny_base: Path) -> None:
+    policy = tiny_policy(tiny_base)
+    learner, signals = make_learner(policy), make_signals(policy, "sum")
+    weights_then, learner_then = copy.deepcopy((policy.state(), learner.state()))
+    ends = []
+    for _ in range(2):
+        learner.step(signals)
+        ends.append(weights(policy))
+        policy.load_state(weights_then)
+        learner.load_state(learner_then)
+    assert distance(*ends) == 0.0
+    assert not learner.updates
+
+
+def test_several_threads_repeat_their_steps_to_the_bit(tiny_base: Path) -> None:
+    policy = tiny_policy(tiny_base)
+    # So wide that torch's operations are shared out among threads.
+    config = copy.copy(policy.models["student"].config)
+    assert isinstance(config, LlamaConfig)
+    config.hidden_size = config.intermediate_size = 768
+    torch.manual_seed(0)
+    first = LlamaForCausalLM(config).eval()
+    ends, draws, threads = [], [], torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for _ in range(3):
+            model = copy.deepcopy(first)
+            policy.models = dict.fromkeys(policy.models, model)
+            learner = make_learner(policy)
+            for _ in range(2):
+                learner.step(make_signals(policy, "sum"))
+            ends.append(weights(policy))
+            draws.append(sampled(policy))
+    finally:
+        torch.set_num_threads(threads)
+    assert distance(*ends[:2]) == distance(*ends[1:]) == 0.0
+    assert draws[0] == draws[1] == draws[2]
