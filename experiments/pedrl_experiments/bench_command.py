@@ -148,7 +148,7 @@ def bench_train(
         temperature: at which both sample. At 1, `smollm2` solves next to nothing, so that there is
             nothing to learn from; try 0.5, with `--prompt-format completion --set band=1`.
         prompt_format: of both sides' prompts, as in `pedrl evaluate`.
-        steps: of a round; 0 means 5 on `lexicon` and 1 elsewhere.
+        steps: of a round; 0 means 20 on `lexicon` and 1 elsewhere.
         rounds: that are counted, after one to warm up.
         threads: of torch, on either side; 0 means one per core.
         rows: that ours samples side by side; their verdicts come while the next are sampled.
@@ -181,7 +181,7 @@ def bench_train(
     )
     race = Race(
         config,
-        steps or (5 if small else 1),
+        steps or (20 if small else 1),
         rounds,
         threads or len(os.sched_getaffinity(0)),
         passes or (1 if small else 4),
