@@ -149,6 +149,8 @@ class Learner:
                 f"(loss {total:g}, gradient norm {norm:g}): lower {knob}, now {rate:g}"
             )
         optimizer.step()
+        for group in optimizer.param_groups:  # a fused step does not say that it wrote them
+            torch.autograd.graph.increment_version(group["params"])
         self.updates[role] += 1
         if self.policy.storage == "ema":
             self._follow()

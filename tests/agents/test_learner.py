@@ -356,6 +356,21 @@ def test_state_from_before_the_first_update_forgets_it(tiny_base: Path) -> None:
     assert not learner.updates
 
 
+@pytest.mark.parametrize("storage", get_args(Storage))
+def test_an_update_shows_in_the_stamp_of_every_role_it_moves(
+    storage: Storage, tiny_base: Path
+) -> None:
+    policy = tiny_policy(tiny_base, storage=storage)
+    learner, stamps = make_learner(policy), set()
+    for _ in range(3):
+        stamps.add(policy.stamp("student"))
+        teacher = policy.stamp("teacher")
+        learner.step(make_signals(policy, "imitation"))
+        follows = storage in ("shared", "ema")
+        assert (policy.stamp("teacher") != teacher) == follows
+    assert len(stamps | {policy.stamp("student")}) == 4
+
+
 def test_several_threads_repeat_their_steps_to_the_bit(tiny_base: Path) -> None:
     policy = tiny_policy(tiny_base)
     # So wide that torch's operations are shared out among threads.
