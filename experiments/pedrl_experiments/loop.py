@@ -184,8 +184,8 @@ class Run:
         if not isinstance(self.algorithm, FollowsUp):
             return groups
         left = self.config.budget - self.budget.axis - sum(len(g.trajectories) for g in first)
-        known = [*self.suite.tasks("train")]
-        known *= -(-tasks // len(known))  # a step may have more than there are
+        known = self.suite.tasks("train")
+        known = [*known] * -(-tasks // len(known))  # a step may have more than there are
         attempt = 0
         while True:
             rng = random.Random(_seed(f"spare/{attempt}", self.key.seed, self.step))
@@ -271,8 +271,7 @@ class Run:
         self._clock()
         budget = {f"budget/{k}": getattr(self.budget, k) for k in Budget.__slots__ if k != "axis"}
         budget["budget/cpu_s"] += self.budget.sandbox_cpu_s
-        times = {f"time/{k}": v for k, v in self.times.items()}
-        times["time/total"] = self.budget.wall_s
+        times = {f"time/{k}": v for k, v in {**self.times, "total": self.budget.wall_s}.items()}
         self.store.metrics(self._rows({**metrics, **budget, **times}, "train"))
 
     def _clock(self) -> None:
@@ -391,9 +390,10 @@ def _seed(purpose: str, seed: int, step: int) -> int:
 
 
 def _engine(config: CompareConfig) -> Engine | None:
+    if config.backend == "torch":
+        return None
     settings = build_vllm(config.vllm)
-    make = vllm_server if settings.url else vllm_engine
-    return None if config.backend == "torch" else make(base_path(config), settings)
+    return (vllm_server if settings.url else vllm_engine)(base_path(config), settings)
 
 
 def _context(config: CompareConfig) -> tuple[Context, ...]:
