@@ -1,4 +1,4 @@
-"""Limits and a share of the cores by cgroup, v1 or v2, where this user may create cgroups."""
+"""Memory and process limits by cgroup, v1 or v2, where this user may create cgroups."""
 
 import os
 import re
@@ -7,11 +7,8 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path("/sys/fs/cgroup")
-_V1: Final = {"memory": "memory.limit_in_bytes", "pids": "pids.max", "cpu": "cpu.shares"}
-_V2: Final = {"memory": "memory.max", "pids": "pids.max", "cpu": "cpu.weight"}
-# A third of what others have: a policy that samples is not kept waiting for what it will wait for
-# only later. No less, since a job's wall time goes on meanwhile.
-_SHARES: Final = {"cpu.shares": "341", "cpu.weight": "33"}
+_V1: Final = {"memory": "memory.limit_in_bytes", "pids": "pids.max"}
+_V2: Final = {"memory": "memory.max", "pids": "pids.max"}
 
 
 def _own_paths() -> dict[str, Path]:
@@ -73,8 +70,6 @@ class Cgroups:
                 self.procs.append(str(folder / "cgroup.procs"))
             if not os.access(folder / file, os.W_OK):
                 raise PermissionError(f"{file} is not writable")
-            if file in _SHARES:
-                (folder / file).write_text(_SHARES[file])
         except OSError as error:
             self.missing[controller] = f"cgroup not writable ({error.strerror or error})"
             return

@@ -265,23 +265,6 @@ def test_cgroups_of_dead_owners_are_swept() -> None:
     assert not Path(probe.procs[0]).exists()
 
 
-def test_processes_of_a_worker_have_a_smaller_share_of_the_cores() -> None:
-    probe = Cgroups(0)
-    probe.remove()
-    if "cpu" in probe.missing:
-        pytest.skip(f"no cpu cgroup here: {probe.missing['cpu']}")
-    with ZygoteSandbox() as sandbox:
-        worker = sandbox.start_worker()
-        shares = [
-            int(file.read_text()) / usual
-            for name, usual in (("cpu.shares", 1024), ("cpu.weight", 100))
-            for file in ROOT.glob(f"**/pedrl-{os.getpid()}-*/{name}")
-            if str(worker.pid) in file.with_name("cgroup.procs").read_text().split()
-        ]
-        worker.kill()
-    assert shares == [pytest.approx(1 / 3, abs=0.01)]
-
-
 def test_a_job_that_has_its_sandbox_killed_for_memory_is_oom() -> None:
     cgroups = Cgroups(0)
     if "memory" in cgroups.missing:
